@@ -1,0 +1,1 @@
+"""A cgroup-aware container runner that hands listening sockets to isolated instances."""

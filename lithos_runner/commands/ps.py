@@ -1,0 +1,72 @@
+"""`lithos ps`: what should run and what runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from lithos_runner.commands import CommandError
+from lithos_runner.status import names, place, table
+from lithos_runner.status.readings import Observer
+from lithos_runner.status.report import report
+from lithos_runner.status.table import Row, Section
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from lithos_runner.status.readings import Supervisor
+
+HELP = "show what should run and what runs"
+
+NOTHING_RUNS = "lithos: nothing runs here, start something with `lithos run FILE`"
+
+COLUMNS = [column for column in table.COLUMNS if column is not table.CPU]
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_name(parser)
+
+
+def add_name(parser: ArgumentParser) -> None:
+    """Declare the argument NAME, which may be left out."""
+    parser.add_argument(
+        "name", metavar="NAME", nargs="?", help="only SANDBOX/PROCESS, or its one instance SANDBOX/PROCESS.N"
+    )
+
+
+def run(args: Namespace) -> int:
+    """Print the table, or the object."""
+    with Observer() as observer:
+        supervisors = chosen(observer.supervisors(), args.name)
+        if args.json:
+            print(json.dumps(report(observer, supervisors), indent=2))
+        elif not supervisors:
+            print(NOTHING_RUNS, file=sys.stderr)
+        else:
+            now = time.time()
+            sections = [
+                Section(supervisor, [Row(observer.observe(i), now) for i in supervisor.instances])
+                for supervisor in supervisors
+            ]
+            print("\n".join(table.table(sections, now, place.style(sys.stdout), COLUMNS)))
+    return 0
+
+
+def chosen(supervisors: list[Supervisor], name: str | None) -> list[Supervisor]:
+    """The supervisors with only the instances that `name` stands for; those without such are left out.
+
+    Raises `CommandError` when `name` stands for none.
+    """
+    if name is None:
+        return supervisors
+    instances = [instance.name for supervisor in supervisors for instance in supervisor.instances]
+    try:
+        wanted = names.select(name, instances)
+    except names.UnknownName as error:
+        raise CommandError(str(error)) from error
+    narrowed = [s._replace(instances=[i for i in s.instances if i.name in wanted]) for s in supervisors]
+    return [supervisor for supervisor in narrowed if supervisor.instances]

@@ -1,0 +1,118 @@
+"""Which operations start an instance, and in what order: a pure function of the spec and of facts about the host.
+
+The order follows crun's ``container_init_setup`` (signals, mounts, pivot, host name, descriptors, directory, groups
+and user, seccomp last); DESIGN §6 gives the reasons.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import NamedTuple
+
+from . import init, kernel, operations, seccomp
+from .operations import Operation
+from .spec import LaunchSpec, environment
+
+# What the OCI runtime specification's default configuration makes read-only or hides in /proc.
+PROC_READ_ONLY = ("bus", "fs", "irq", "sys", "sysrq-trigger")
+PROC_HIDDEN = ("kcore", "key-users", "keys", "kmsg", "latency_stats", "sched_debug", "timer_list")
+TMP_SIZE = "100m"  # what lithos gives its tmpfs volumes
+_STDIO = (0, 1, 2)
+
+
+class Host(NamedTuple):
+    """What the launcher needs to know of this host; gathered once, see ``survey``."""
+
+    mount_point: str
+    ignored_signals: tuple[int, ...]
+    last_capability: int
+    proc_read_only: tuple[str, ...]
+    proc_hidden: tuple[str, ...]
+    resolv_conf: str | None
+    seccomp: seccomp.Filter
+    init: int
+
+
+def survey(mount_point: str) -> Host:
+    """Look at the host; ``mount_point`` is an empty directory where every instance's root is attached.
+
+    Raises OSError when the tiny init is not installed or /proc is not mounted.
+    """
+    with open("/proc/sys/kernel/cap_last_cap") as file:
+        last_capability = int(file.read())
+    return Host(
+        mount_point=mount_point,
+        ignored_signals=tuple(n for n in signal.valid_signals() if signal.getsignal(n) == signal.SIG_IGN),
+        last_capability=last_capability,
+        proc_read_only=_existing(PROC_READ_ONLY),
+        proc_hidden=_existing(PROC_HIDDEN),
+        resolv_conf=_resolv_conf_in_run(os.path.realpath("/etc/resolv.conf")),
+        seccomp=seccomp.assemble(),
+        init=init.seal(init.find()),
+    )
+
+
+def _existing(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in names if os.path.exists(f"/proc/{name}"))
+
+
+def _resolv_conf_in_run(path: str) -> str | None:
+    """Return the path below / when the name servers are listed in a file in /run (systemd-resolved), else None."""
+    return path.lstrip("/") if path.startswith("/run/") and os.path.isfile(path) else None
+
+
+def template_sequence(root: str, host: Host) -> list[Operation]:
+    """Return what prepares the mount namespace that every instance on ``root`` starts from a copy of."""
+    if root == "/":
+        parts: list[Operation] = [operations.MountDev(), operations.HideRun(host.resolv_conf)]
+    else:
+        parts = [operations.BindHost("/sys", "sys"), operations.MountDev(), operations.HideRun(None)]
+    return [
+        operations.PrivatePropagation(),
+        operations.OpenRoot(root, host.mount_point),
+        *parts,
+        operations.Pivot(),
+    ]
+
+
+def sequence(spec: LaunchSpec, host: Host, template: int) -> list[Operation]:
+    """Return what the child has to do between clone3(2) and the application's first instruction.
+
+    ``template`` is a descriptor of the mount namespace that ``template_sequence`` prepared.
+    """
+    targets = (*_STDIO, *(fd for fd, _ in spec.sockets if fd not in _STDIO))
+    check = [operations.CheckExecutable(spec.executable, spec.uid)] if spec.init else []
+    return [
+        operations.ResetSignals(host.ignored_signals, unblock=not spec.init),
+        operations.EnterTemplate(spec.root, template),
+        *_own_mounts(spec.uid, host),
+        operations.SetHostname(spec.hostname),
+        operations.NewSession(),
+        operations.PlaceDescriptors(targets),
+        operations.LimitFiles(spec.fileno_limit),
+        operations.ChangeDirectory(spec.workdir),
+        operations.DropRoot(spec.uid, spec.gid, host.last_capability),
+        *check,
+        operations.RestrictSystemCalls(host.seccomp),
+        operations.Verify(spec.uid, spec.gid, targets, host.last_capability),
+        operations.Execute(spec.executable, spec.arguments, environment(spec)),
+    ]
+
+
+def _own_mounts(uid: int, host: Host) -> list[Operation]:
+    """Return the mounts that no two instances share; the cgroup is mounted where programs look for their limits."""
+    restrict = [operations.RestrictProc(host.proc_read_only, host.proc_hidden)] if uid == 0 else []
+    return [
+        operations.Mount("proc", "/proc"),
+        *restrict,
+        operations.Mount("cgroup2", "/sys/fs/cgroup", flags=_READ_ONLY),
+        operations.Mount("devpts", "/dev/pts", "newinstance,ptmxmode=0666,mode=0620", _TERMINALS),
+        operations.Mount("tmpfs", "/dev/shm", "mode=1777,size=64m"),
+        operations.Mount("tmpfs", "/tmp", f"mode=1777,size={TMP_SIZE}", _PROGRAMS),
+    ]
+
+
+_READ_ONLY = kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+_TERMINALS = kernel.MS_NOSUID | kernel.MS_NOEXEC  # without nodev: they are devices
+_PROGRAMS = kernel.MS_NOSUID | kernel.MS_NODEV  # without noexec: language runtimes unpack code into /tmp

@@ -1,0 +1,70 @@
+"""What /proc says of a process, see proc(5). A process may be gone at any time: that is None, no error."""
+
+from __future__ import annotations
+
+import os
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+# Positions in /proc/PID/stat behind "PID (COMMAND) ": field 3 is the first there, and field 22 the start.
+_STATE = 0
+_START = 22 - 3
+
+
+def start_time(pid: int) -> int | None:
+    """When a process was started, in clock ticks since boot; with the pid it names one process for good."""
+    fields = _stat(pid)
+    return int(fields[_START]) if fields else None
+
+
+def is_alive(pid: int, start: int | None) -> bool:
+    """Whether the process that had `pid` and `start` runs still; a zombie does not."""
+    fields = _stat(pid)
+    return fields is not None and int(fields[_START]) == start and fields[_STATE] not in (b"Z", b"X")
+
+
+def first_child(pid: int) -> int | None:
+    """The oldest child of the main thread: of an init with one service, that service."""
+    children = _read(f"/proc/{pid}/task/{pid}/children")
+    first, *_ = (children or b"").split() or [None]
+    return int(first) if first else None
+
+
+def memory(pid: int) -> int | None:
+    """Bytes of memory that a process has, each shared page by its share (PSS).
+
+    The kernel shows the PSS to those who may trace the process only; others get the resident size, which
+    counts a shared page whole.
+    """
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+            lines = file.read().splitlines()
+    except PermissionError:
+        return _resident(pid)
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(b"Pss:")), None)
+
+
+def _resident(pid: int) -> int | None:
+    pages = _read(f"/proc/{pid}/statm")
+    return int(pages.split()[1]) * _PAGE if pages else None
+
+
+def _stat(pid: int) -> list[bytes] | None:
+    text = _read(f"/proc/{pid}/stat")
+    # The command is the process's own choice and may hold spaces and brackets.
+    return text.rpartition(b") ")[2].split() if text else None
+
+
+def _read(path: str) -> bytes | None:
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return os.read(file, 4096)
+    except OSError:
+        return None
+    finally:
+        os.close(file)

@@ -1,0 +1,236 @@
+"""The supervisor's state on disk: its format, the half that writes it, and the lock that says who lives.
+
+::
+
+    <root>/supervisors/<id>                            -> a runtime directory
+    <runtime>/lock                                     flock'd for as long as the supervisor lives
+    <runtime>/supervisor.json                          what it supervises
+    <runtime>/state/<sandbox>:<process>.<index>.json   one for each instance
+
+The supervisor imports this module, so it must stay light; `status.readings` has the other half.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from lithos_runner.status import processes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+DEFAULT_ROOT = "/run/lithos"
+
+_LOCK = "lock"
+_SUPERVISOR = "supervisor.json"
+_STATE = "state"
+
+# json.dumps() builds a new encoder on each call that asks for anything but the defaults.
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+class AlreadyRunning(Exception):
+    """Another supervisor holds the lock of a runtime directory; `pid` is None while it only starts."""
+
+    def __init__(self, runtime: str, pid: int | None) -> None:
+        who = "a supervisor that starts just now" if pid is None else f"the supervisor with pid {pid}"
+        super().__init__(f"cannot lock {runtime}: {who} holds it, stop that one or choose another name")
+        self.pid = pid
+
+
+def root() -> str:
+    """The directory below which all supervisors of this host are found."""
+    return os.environ.get("LITHOS_RUNTIME_DIR", DEFAULT_ROOT)
+
+
+def claim(runtime: str) -> int:
+    """Make `runtime` this process's own and return the descriptor that holds it until it is closed.
+
+    The descriptor is close-on-exec: an instance that inherited it would keep a dead supervisor "alive".
+    What a killed predecessor said of itself is removed, its instances' files stay, for adoption.
+    Raises `AlreadyRunning` when a living supervisor has it.
+    """
+    path = os.path.join(runtime, _LOCK)
+    while True:
+        os.makedirs(runtime, 0o755, exist_ok=True)
+        # Not readable for others: whoever can open a file can flock it, and keep a supervisor from starting.
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            lock = os.open(path, flags, 0o600)
+        except FileNotFoundError:  # a supervisor that ended removed the directory under our feet
+            continue
+        if not _lock_exclusively(lock):
+            os.close(lock)
+            raise AlreadyRunning(runtime, _pid_of(runtime))
+        if os.fstat(lock).st_nlink:
+            break
+        os.close(lock)  # that supervisor removed the file after we had opened it
+    with suppress(FileNotFoundError):
+        os.unlink(os.path.join(runtime, _SUPERVISOR))
+    return lock
+
+
+def is_held(runtime: str) -> bool:
+    """Whether a living supervisor holds `runtime`; raises `PermissionError` to all but its owner and root."""
+    try:
+        lock = os.open(os.path.join(runtime, _LOCK), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        return not _try_lock(lock, fcntl.LOCK_SH)
+    finally:
+        os.close(lock)
+
+
+def _lock_exclusively(lock: int) -> bool:
+    """Take the lock unless a supervisor has it; the shared locks of `is_held` last microseconds."""
+    while not _try_lock(lock, fcntl.LOCK_EX):
+        if not _try_lock(lock, fcntl.LOCK_SH):
+            return False
+    return True
+
+
+def _try_lock(lock: int, kind: int) -> bool:
+    try:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _pid_of(runtime: str) -> int | None:
+    pid = (read_supervisor(runtime) or {}).get("pid")
+    return pid if isinstance(pid, int) else None
+
+
+class StateDirectory:
+    """The write half. The caller holds the lock that `claim` gave.
+
+    Files are replaced by rename, so that no reader sees half of one, and never synced: the place is a
+    tmpfs, and what it says is worthless after a power cut.
+    """
+
+    def __init__(self, runtime: str, runtime_fd: int, state_fd: int) -> None:
+        self._runtime = runtime
+        self._runtime_fd = runtime_fd
+        self._state_fd = state_fd
+
+    @classmethod
+    def create(cls, runtime: str) -> StateDirectory:
+        """Open the state of `runtime`, keeping what a predecessor left there, and register it under the root."""
+        runtime = os.path.abspath(runtime)
+        state = os.path.join(runtime, _STATE)
+        os.makedirs(state, 0o755, exist_ok=True)
+        os.makedirs(_registrations(), 0o755, exist_ok=True)
+        with suppress(FileExistsError):  # the name is made from the target
+            os.symlink(runtime, _registration(runtime))
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+        return cls(runtime, os.open(runtime, flags), os.open(state, flags))
+
+    def write_supervisor(self, supervisor: Mapping[str, object]) -> None:
+        """Say what this supervisor is: pid, config, started, log_dir, limits, not_enforced.
+
+        `pid_start` is added, by which those who may not open the lock tell it from a recycled pid.
+        """
+        started = {"pid_start": processes.start_time(os.getpid())}
+        _replace(self._runtime_fd, _SUPERVISOR, {**supervisor, **started})
+
+    def write_instance(self, instance: Mapping[str, object]) -> None:
+        """Say what an instance is; the fields are those of `readings.Instance`, others are kept as they are."""
+        _replace(self._state_fd, _file_name(str(instance["name"])), instance)
+
+    def forget(self, name: str) -> None:
+        """Remove what was said of the instance `name` ("run/hello.0"), if anything."""
+        with suppress(FileNotFoundError):
+            os.unlink(_file_name(name), dir_fd=self._state_fd)
+
+    def remove(self) -> None:
+        """Remove all of it, the lock last; `runtime` itself stays when it holds files of others."""
+        state = os.path.join(self._runtime, _STATE)
+        for name in os.listdir(state):
+            os.unlink(name, dir_fd=self._state_fd)
+        os.rmdir(state)
+        with suppress(FileNotFoundError):
+            os.unlink(_registration(self._runtime))
+        for name in (_SUPERVISOR, _LOCK):
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=self._runtime_fd)
+        os.close(self._state_fd)
+        os.close(self._runtime_fd)
+        with suppress(OSError):
+            os.rmdir(self._runtime)
+
+
+def registered() -> Iterator[str]:
+    """The runtime directory of each supervisor that is registered, whether it lives or not."""
+    try:
+        names = sorted(os.listdir(_registrations()))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for name in names:
+        with suppress(OSError):
+            yield os.readlink(os.path.join(_registrations(), name))
+
+
+def read_supervisor(runtime: str) -> dict[str, object] | None:
+    """What the supervisor of `runtime` said of itself; None when there is nothing that can be read."""
+    return read_json(os.path.join(runtime, _SUPERVISOR))
+
+
+def read_instances(runtime: str) -> list[dict[str, object]]:
+    """What was last said of each instance, by file name; whatever is no JSON object is passed over."""
+    values = (read_json(path) for path, _ in instance_files(runtime))
+    return [value for value in values if value is not None]
+
+
+def instance_files(runtime: str) -> Iterator[tuple[str, os.stat_result]]:
+    """The instances' files in the order of their names; a half-written one has a name that begins with a dot."""
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(os.path.join(runtime, _STATE)) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if entry.name.endswith(".json") and not entry.name.startswith("."):
+                with suppress(OSError):
+                    yield entry.path, entry.stat(follow_symlinks=False)
+
+
+def read_json(path: str) -> dict[str, object] | None:
+    """The JSON object in a file, None when it is missing, unreadable, or anything else."""
+    try:
+        # A fifo in the place of a file must not stop the reader.
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(file, "rb") as stream:
+            value = json.loads(stream.read())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _registrations() -> str:
+    return os.path.join(root(), "supervisors")
+
+
+def _registration(runtime: str) -> str:
+    """One name for each path, escaped as systemd does it: systemd.unit(5), "String Escaping"."""
+    escaped = runtime.strip("/").replace("-", r"\x2d").replace("/", "-")
+    return os.path.join(_registrations(), escaped)
+
+
+def _file_name(instance: str) -> str:
+    return instance.replace("/", ":") + ".json"
+
+
+def _replace(directory: int, name: str, value: Mapping[str, object]) -> None:
+    temporary = f".{name}"
+    data = _encode(value).encode()
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    file = os.open(temporary, flags, 0o644, dir_fd=directory)
+    try:
+        if os.write(file, data) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
+    finally:
+        os.close(file)
+    os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
