@@ -16,8 +16,6 @@
 A wrong *name* (a path where one component is asked for) is the caller's mistake and raises `ValueError`.
 """
 
-# ruff: noqa: N818 - the names state what is the matter, as h11 and trio name theirs.
-
 from __future__ import annotations
 
 import errno

@@ -62,8 +62,7 @@ def parse_nested(text: str) -> dict[str, dict[str, str]]:
 def format_nested(values: Mapping[str, Mapping[str, object]]) -> str:
     """One line per key."""
     return "\n".join(
-        " ".join([key, *(f"{name}={value}" for name, value in pairs.items())])
-        for key, pairs in values.items()
+        " ".join([key, *(f"{name}={value}" for name, value in pairs.items())]) for key, pairs in values.items()
     )
 
 

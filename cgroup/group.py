@@ -112,9 +112,7 @@ class Group:
         Raises `Refused` with EBUSY when some are left.
         """
         if not self.wait_empty(timeout):
-            sentence = (
-                f"cannot remove {self.path}: processes are in it after {timeout} s: end them, see kill()"
-            )
+            sentence = f"cannot remove {self.path}: processes are in it after {timeout} s: end them, see kill()"
             raise Refused(errno.EBUSY, sentence, self.path)
         for directory, _, _ in os.walk(self.path, topdown=False):
             _rmdir(directory)
@@ -203,9 +201,7 @@ class Group:
         child = self.create(leaf, exist_ok=True)
         while pids := self.core.procs:
             if 0 in pids:  # how the kernel lists them; written back, 0 would mean ourselves
-                sentence = (
-                    f"cannot empty {self.path}: it holds processes of another PID namespace: move them there"
-                )
+                sentence = f"cannot empty {self.path}: it holds processes of another PID namespace: move them there"
                 raise Refused(errno.EXDEV, sentence, self.path)
             for pid in pids:
                 _attach_if_alive(child, pid)
@@ -339,9 +335,7 @@ def component(name: str) -> str:
 
 
 def _needs_controller(name: str) -> bool:
-    return (
-        not name.startswith("cgroup.") and not name.endswith(".pressure") and name not in _WITHOUT_CONTROLLER
-    )
+    return not name.startswith("cgroup.") and not name.endswith(".pressure") and name not in _WITHOUT_CONTROLLER
 
 
 def _write_line(fd: int, line: str, path: str) -> None:

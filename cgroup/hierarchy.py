@@ -226,12 +226,8 @@ def unescape(field: str) -> str:
 def visible(mounts: Sequence[Mount], kind: str) -> list[Mount]:
     """Those mounts of a file system type that one reaches by their own path, in the order of mountinfo."""
     ids = {mount.id for mount in mounts}
-    # A chroot's mountinfo leaves out the mount that its root is part of: all unknown parents are one.
-    children = {
-        (mount.parent if mount.parent in ids else None, mount.point): mount
-        for mount in mounts
-        if mount.parent != mount.id
-    }
+    # What the root is mounted on is not listed (in a chroot: what it is part of), or is the root itself.
+    children = {(mount.parent if mount.parent in ids - {mount.id} else None, mount.point): mount for mount in mounts}
     return [mount for mount in mounts if mount.kind == kind and _reached(mount.point, children) == mount]
 
 
@@ -246,10 +242,7 @@ def _reached(path: str, children: dict[tuple[int | None, str], Mount]) -> Mount 
 
 def _legacy(mounts: Sequence[Mount]) -> dict[str, str]:
     return {
-        _V2_NAMES[option]: mount.point
-        for mount in mounts
-        for option in mount.options.split(",")
-        if option in _V2_NAMES
+        _V2_NAMES[option]: mount.point for mount in mounts for option in mount.options.split(",") if option in _V2_NAMES
     }
 
 

@@ -133,7 +133,8 @@ def qemu_command(image: Path, payload: Path, result: Path, interactive: bool) ->
 
 def boot(command: list[str], deadline: int | None) -> None:
     """Run QEMU until the VM powers off; past the deadline kill it and show how far it came."""
-    stdin = subprocess.DEVNULL if deadline else None
+    # A pipe that stays open: at the end of its input QEMU closes the port, and the guest would wait for ever to write.
+    stdin = subprocess.PIPE if deadline else None
     with ended(subprocess.Popen(command, stdin=stdin)) as qemu:
         try:
             qemu.wait(deadline and deadline + BOOT_ALLOWANCE)

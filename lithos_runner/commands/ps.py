@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from lithos_runner.commands import CommandError
 from lithos_runner.status import names, place, table
-from lithos_runner.status.readings import Observer
+from lithos_runner.status.readings import Life, Observer, life
 from lithos_runner.status.report import report
 from lithos_runner.status.table import Row, Section
 
@@ -23,6 +25,8 @@ HELP = "show what should run and what runs"
 NOTHING_RUNS = "lithos: nothing runs here, start something with `lithos run FILE`"
 
 COLUMNS = [column for column in table.COLUMNS if column is not table.CPU]
+
+_NO_CPU: Mapping[Life, float] = MappingProxyType({})
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -48,12 +52,19 @@ def run(args: Namespace) -> int:
             print(NOTHING_RUNS, file=sys.stderr)
         else:
             now = time.time()
-            sections = [
-                Section(supervisor, [Row(observer.observe(i), now) for i in supervisor.instances])
-                for supervisor in supervisors
-            ]
-            print("\n".join(table.table(sections, now, place.style(sys.stdout), COLUMNS)))
+            shown = table.table(sections(observer, supervisors, now), now, place.style(sys.stdout), COLUMNS)
+            print("\n".join(shown))
     return 0
+
+
+def sections(
+    observer: Observer, supervisors: list[Supervisor], now: float, cpu: Mapping[Life, float] = _NO_CPU
+) -> list[Section]:
+    """Look at all instances; `cpu` is what those use that have been measured, in CPUs."""
+    return [
+        Section(supervisor, [Row(observer.observe(i), now, cpu.get(life(i))) for i in supervisor.instances])
+        for supervisor in supervisors
+    ]
 
 
 def chosen(supervisors: list[Supervisor], name: str | None) -> list[Supervisor]:
@@ -66,7 +77,7 @@ def chosen(supervisors: list[Supervisor], name: str | None) -> list[Supervisor]:
     instances = [instance.name for supervisor in supervisors for instance in supervisor.instances]
     try:
         wanted = names.select(name, instances)
-    except names.UnknownName as error:
+    except names.UnknownNameError as error:
         raise CommandError(str(error)) from error
     narrowed = [s._replace(instances=[i for i in s.instances if i.name in wanted]) for s in supervisors]
     return [supervisor for supervisor in narrowed if supervisor.instances]

@@ -39,8 +39,7 @@ def _address(text: str) -> str:
         except OSError:
             continue
     raise ValueError(
-        f"{quoted(text)} is not an IPv4 or IPv6 address: "
-        'names are not looked up, write 0.0.0.0, 127.0.0.1 or "::"'
+        f'{quoted(text)} is not an IPv4 or IPv6 address: names are not looked up, write 0.0.0.0, 127.0.0.1 or "::"'
     )
 
 
@@ -48,7 +47,8 @@ def _signal(text: str) -> signal.Signals:
     names = signal.Signals.__members__
     name = text if text.startswith("SIG") else f"SIG{text}"
     if name not in names:
-        raise ValueError(f"{quoted(text)} is not the name of a signal{did_you_mean(name.upper(), names)}")
+        hint = "" if text.isdecimal() else did_you_mean(name.upper(), names)
+        raise ValueError(f"{quoted(text)} is not the name of a signal{hint}")
     if name in ("SIGKILL", "SIGSTOP"):
         raise ValueError(f"{name} never reaches the application (signal(7)): kill-timeout ends in SIGKILL")
     return names[name]
@@ -130,9 +130,7 @@ class TcpPort:
     reuse_addr: bool = key(
         Flag(), "Set `SO_REUSEADDR`, so that a restart need not wait for old connections.", default=True
     )
-    set_non_block: bool = key(
-        Flag(), "Set `O_NONBLOCK` on the socket, for applications that expect it.", default=False
-    )
+    set_non_block: bool = key(Flag(), "Set `O_NONBLOCK` on the socket, for applications that expect it.", default=False)
     reuse_port: bool = key(
         Flag(only=False), "One socket per instance with `SO_REUSEPORT`; not supported yet.", default=False
     )
@@ -151,9 +149,7 @@ class Container:
         Text(words="absolute path", parse=_absolute, schema={"pattern": "^/"}),
         "Absolute path of the program; `PATH` is not searched.",
     )
-    arguments: tuple[str, ...] = key(
-        ListOf(Text(variables=True)), "Arguments, without the program itself.", default=()
-    )
+    arguments: tuple[str, ...] = key(ListOf(Text(variables=True)), "Arguments, without the program itself.", default=())
     environ: Mapping[str, str] = key(
         MapOf(
             Text(words="variable name", parse=_variable_name, schema={"pattern": "^[^=]+$"}),

@@ -25,7 +25,7 @@ class Error(NamedTuple):
         return place + (f"{self.path}: " if self.path else "") + self.message
 
 
-class ConfigErrors(Exception):  # noqa: N818 - it carries every error of a file, not one
+class ConfigErrors(Exception):
     """A configuration was refused; `errors` holds every reason, ordered by position."""
 
     def __init__(self, errors: Iterable[Error]) -> None:

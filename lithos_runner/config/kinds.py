@@ -121,9 +121,7 @@ class Key(NamedTuple):
         return self.default is REQUIRED
 
 
-def key(
-    kind: Kind, doc: str, *, default: Any = REQUIRED, origin: str = "lithos", sets: tuple[str, ...] = ()
-) -> Any:
+def key(kind: Kind, doc: str, *, default: Any = REQUIRED, origin: str = "lithos", sets: tuple[str, ...] = ()) -> Any:
     """Declare an attribute that a file sets.
 
     `doc` is the sentence of the reference page (Markdown), `origin` says whose key it is (lithos or
@@ -134,9 +132,7 @@ def key(
 
 def keys(cls: type[Any]) -> list[Key]:
     """The keys of a class, in the order of its attributes."""
-    return [
-        Key(attribute=field.name, default=_default(field), **field.metadata) for field in attrs.fields(cls)
-    ]
+    return [Key(attribute=field.name, default=_default(field), **field.metadata) for field in attrs.fields(cls)]
 
 
 def _default(field: attrs.Attribute[Any]) -> Any:

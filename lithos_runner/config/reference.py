@@ -26,8 +26,7 @@ def table(cls: type[Any]) -> str:
     """One row for every key of a class."""
     rows = ["| key | value | default | meaning | from |", "|---|---|---|---|---|"]
     rows += [
-        f"| `{key.name}` | {_words(key.kind)} | {_default(key)} | {_meaning(key)} | {key.origin} |"
-        for key in keys(cls)
+        f"| `{key.name}` | {_words(key.kind)} | {_default(key)} | {_meaning(key)} | {key.origin} |" for key in keys(cls)
     ]
     return "\n".join(rows) + "\n"
 

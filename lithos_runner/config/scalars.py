@@ -77,9 +77,7 @@ def text(node: yaml.Node, words: str = "string") -> str:
             return _passable(node.value)
         if node.tag in _TWISTED_TAGS:
             value = unquoted(node.value)
-            raise ValueError(
-                f'expected {_a(words)}, but YAML reads {value} as {_yaml_reads(node)}: write "{value}"'
-            )
+            raise ValueError(f'expected {_a(words)}, but YAML reads {value} as {_yaml_reads(node)}: write "{value}"')
     hint = ': write "" for an empty string' if is_null(node) else ""
     raise ValueError(f"expected {_a(words)}, found {describe(node)}{hint}")
 

@@ -35,9 +35,9 @@ def substitute_given(text: str, given: Mapping[str, str]) -> str:
 
     A given value must not hold `@{`, else that second substitution would read it as a variable.
     """
-    for name, value in given.items():
-        if "@{" in value:
-            raise ValueError(f"the variable {quoted(name)} holds '@{{': a value is not substituted again")
+    for match in _VARIABLE.finditer(text):
+        if "@{" in given.get(match[1].strip(), ""):
+            raise ValueError(f"the variable {quoted(match[1])} holds '@{{': a value is not substituted again")
     return substitute(text, {**given, **{name: f"@{{{name}}}" for name in BUILT_IN}})
 
 

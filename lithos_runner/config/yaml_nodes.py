@@ -106,10 +106,10 @@ def _syntax_error(file: str, text: str, error: Exception) -> Error:
 class _Size:
     """How much a node stands for when its aliases are expanded; open until its end was seen."""
 
-    def __init__(self, *, is_open: bool = False) -> None:
+    def __init__(self, height: int) -> None:
         self.nodes = 1
-        self.height = 1
-        self.is_open = is_open
+        self.height = height
+        self.is_open = height > 0
 
 
 class _Measure:
@@ -119,7 +119,7 @@ class _Measure:
         self.file = file
         self.documents = 0
         self.anchors: dict[str, _Size] = {}
-        self.above = [_Size(is_open=True)]
+        self.above = [_Size(height=1)]
 
     def measure(self, events: Iterator[yaml.Event]) -> None:
         for event in events:
@@ -131,7 +131,7 @@ class _Measure:
                 case yaml.CollectionEndEvent():
                     self._add(self._end(), event)
                 case yaml.ScalarEvent():
-                    self._add(self._remember(event, _Size()), event)
+                    self._add(self._remember(event, _Size(height=0)), event)
                 case yaml.AliasEvent():
                     self._alias(event)
 
@@ -141,7 +141,7 @@ class _Measure:
             self._refuse(event, "holds several YAML documents: put each into a file of its own")
 
     def _start(self, event: yaml.CollectionStartEvent) -> None:
-        self.above.append(self._remember(event, _Size(is_open=True)))
+        self.above.append(self._remember(event, _Size(height=1)))
         self._check_depth(len(self.above) - 1, event)
 
     def _end(self) -> _Size:

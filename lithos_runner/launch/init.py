@@ -25,9 +25,7 @@ def find() -> str:
         path = os.path.join(directory, NAME)
         if os.access(path, os.X_OK):
             return path
-    raise FileNotFoundError(
-        2, f"the init program is not installed: pip install {NAME}, or set `init: false`", NAME
-    )
+    raise FileNotFoundError(2, f"the init program is not installed: pip install {NAME}, or set `init: false`", NAME)
 
 
 def seal(path: str) -> int:

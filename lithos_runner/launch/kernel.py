@@ -78,10 +78,8 @@ class clone_args(ctypes.Structure):  # noqa: N801
 
     _fields_ = [
         (name, ctypes.c_uint64)
-        for name in (
-            "flags pidfd child_tid parent_tid exit_signal stack stack_size tls set_tid set_tid_size cgroup"
-        ).split()
-    ]
+        for name in ("flags", "pidfd", "child_tid", "parent_tid", "exit_signal", "stack", "stack_size", "tls")
+    ] + [(name, ctypes.c_uint64) for name in ("set_tid", "set_tid_size", "cgroup")]
 
 
 class mount_attr(ctypes.Structure):  # noqa: N801
@@ -153,9 +151,7 @@ def clone3(flags: int, cgroup: int | None) -> tuple[int, int]:
     return pid, pidfd.value
 
 
-def mount(
-    source: bytes | None, target: bytes, filesystem: bytes | None, flags: int, data: bytes | None = None
-) -> None:
+def mount(source: bytes | None, target: bytes, filesystem: bytes | None, flags: int, data: bytes | None = None) -> None:
     """Attach a file system or change a mount; see mount(2)."""
     _checked(_libc.mount(source, target, filesystem, flags, data), target)
 
@@ -236,7 +232,7 @@ def drop_bounding_set(last: int) -> None:
 def bounding_set_empty(last: int) -> bool:
     """Whether none of the capabilities 0 to ``last`` is in the bounding set."""
     read = _libc.prctl
-    return not any([read(PR_CAPBSET_READ, capability, 0, 0, 0) for capability in range(last + 1)])
+    return not any(read(PR_CAPBSET_READ, capability, 0, 0, 0) for capability in range(last + 1))
 
 
 def capset_empty() -> None:

@@ -101,9 +101,7 @@ class OpenRoot(NamedTuple):
         return f"make a read-only root from {self.source}"
 
     def apply(self, context: Context) -> None:
-        tree = kernel.open_tree(
-            kernel.AT_FDCWD, self.source.encode(), kernel.OPEN_TREE_CLONE | kernel.AT_RECURSIVE
-        )
+        tree = kernel.open_tree(kernel.AT_FDCWD, self.source.encode(), kernel.OPEN_TREE_CLONE | kernel.AT_RECURSIVE)
         kernel.mount_setattr(
             tree,
             b"",
@@ -124,14 +122,9 @@ class BindHost(NamedTuple):
         return f"bind the host's {self.source} read-only on {self.path}"
 
     def apply(self, context: Context) -> None:
-        tree = kernel.open_tree(
-            kernel.AT_FDCWD, self.source.encode(), kernel.OPEN_TREE_CLONE | kernel.AT_RECURSIVE
-        )
+        tree = kernel.open_tree(kernel.AT_FDCWD, self.source.encode(), kernel.OPEN_TREE_CLONE | kernel.AT_RECURSIVE)
         restrict = (
-            kernel.MOUNT_ATTR_RDONLY
-            | kernel.MOUNT_ATTR_NOSUID
-            | kernel.MOUNT_ATTR_NODEV
-            | kernel.MOUNT_ATTR_NOEXEC
+            kernel.MOUNT_ATTR_RDONLY | kernel.MOUNT_ATTR_NOSUID | kernel.MOUNT_ATTR_NODEV | kernel.MOUNT_ATTR_NOEXEC
         )
         kernel.mount_setattr(tree, b"", kernel.AT_EMPTY_PATH | kernel.AT_RECURSIVE, restrict)
         _attach(context, tree, self.path)
@@ -139,9 +132,7 @@ class BindHost(NamedTuple):
 
 def _attach(context: Context, tree: int, path: str) -> None:
     target = _resolve(context, path)
-    kernel.move_mount(
-        tree, target, b"", kernel.MOVE_MOUNT_F_EMPTY_PATH | kernel.MOVE_MOUNT_T_EMPTY_PATH
-    )
+    kernel.move_mount(tree, target, b"", kernel.MOVE_MOUNT_F_EMPTY_PATH | kernel.MOVE_MOUNT_T_EMPTY_PATH)
     os.close(target)
     os.close(tree)
 

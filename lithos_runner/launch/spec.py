@@ -46,9 +46,7 @@ def listen_variables(spec: LaunchSpec) -> dict[str, str]:
     The protocol passes a count only, so it can describe descriptors that are contiguous from 3.
     """
     descriptors = sorted(spec.sockets)
-    if not descriptors or [fd for fd, _ in descriptors] != list(
-        range(FIRST_SOCKET, FIRST_SOCKET + len(descriptors))
-    ):
+    if not descriptors or [fd for fd, _ in descriptors] != list(range(FIRST_SOCKET, FIRST_SOCKET + len(descriptors))):
         return {}
     return {
         "LISTEN_FDS": str(len(descriptors)),

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 
-class UnknownName(Exception):
+class UnknownNameError(Exception):
     """No instance has this name; the text says which ones there are."""
 
 
@@ -23,10 +23,10 @@ def process_of(instance: str) -> str:
 
 
 def select(name: str, instances: Collection[str]) -> list[str]:
-    """The instances that `name` stands for, in their order; raises `UnknownName` when there are none."""
+    """The instances that `name` stands for, in their order; raises `UnknownNameError` when there are none."""
     chosen = [instance for instance in instances if matches(name, instance)]
     if not chosen:
-        raise UnknownName(_sentence(name, instances))
+        raise UnknownNameError(_sentence(name, instances))
     return chosen
 
 

@@ -26,8 +26,7 @@ def is_alive(pid: int, start: int | None) -> bool:
 def first_child(pid: int) -> int | None:
     """The oldest child of the main thread: of an init with one service, that service."""
     children = _read(f"/proc/{pid}/task/{pid}/children")
-    first, *_ = (children or b"").split() or [None]
-    return int(first) if first else None
+    return next((int(child) for child in (children or b"").split()), None)
 
 
 def memory(pid: int) -> int | None:

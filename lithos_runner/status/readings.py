@@ -6,7 +6,6 @@ for the remains of another.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from cgroup.errors import NoUnifiedHierarchy
@@ -16,6 +15,9 @@ from lithos_runner.status.usage import Group, Memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+
+#: What `Instance.state` may be, from the first to the last.
+STATES = ("starting", "ready", "draining", "stopping", "backoff", "failed", "stopped")
 
 #: cgroup, pid, start time of the pid.
 Life = tuple[str, int | None, int | None]
@@ -36,7 +38,7 @@ class Instance(NamedTuple):
     name: str
     sandbox: str
     process: str
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index(), which has no use here
     state: str
     #: Process 1 of the instance as a host number, and its start in clock ticks since boot.
     pid: int | None
@@ -139,15 +141,15 @@ class Observation(NamedTuple):
 class Observer:
     """Looks at the supervisors and the instances of this host, once or again and again.
 
-    What the state files said is remembered for as long as they do not change. With `keep`, the files of the
-    cgroups stay open too: for who looks often, and has the descriptors (some ten for each instance).
+    What the state files said is remembered for as long as they do not change. The files of the first `keep`
+    cgroups stay open too: for who looks often, and has the descriptors.
     """
 
-    def __init__(self, *, keep: bool = False) -> None:
+    def __init__(self, *, keep: int = 0) -> None:
         self._keep = keep
         self._known: dict[str, tuple[tuple[int, int], Instance | None]] = {}
         self._parsed = self._known
-        self._groups: dict[Life, Group | None] = {}
+        self._groups: dict[Life, Group] = {}
         try:
             self._hierarchy: Hierarchy | None = find()
         except NoUnifiedHierarchy:
@@ -173,18 +175,19 @@ class Observer:
             return Observation(instance, None, None)
         pid = processes.first_child(instance.pid) if instance.init else instance.pid
         group = self.group(instance)
-        return Observation(instance, pid, group and group.memory())
+        return Observation(instance, pid, group.memory() if group else None)
 
     def group(self, instance: Instance) -> Group | None:
         """The cgroup of an instance that runs, None when there is none.
 
         One that ended may leave its group for a moment, with memory kills that its file counts already.
         """
-        if instance.pid is None:
+        if instance.pid is None or self._hierarchy is None:
             return None
         key = life(instance)
         if key not in self._groups:
-            self._groups[key] = self._open_group(instance.cgroup)
+            path = self._hierarchy.path(instance.cgroup)
+            self._groups[key] = Group(path, keep=len(self._groups) < self._keep)
         return self._groups[key]
 
     def oom_kills(self, instance: Instance, memory: Memory | None) -> int | None:
@@ -196,18 +199,9 @@ class Observer:
             return None
         return instance.oom_kills + (memory.events.get("oom_kill", 0) if memory else 0)
 
-    def _open_group(self, path: str) -> Group | None:
-        if self._hierarchy is None:
-            return None
-        try:
-            return Group(self._hierarchy.path(path), keep=self._keep)
-        except (FileNotFoundError, PermissionError):
-            return None
-
     def _close(self, lives: Iterable[Life]) -> None:
         for key in list(lives):
-            if group := self._groups.pop(key):
-                group.close()
+            self._groups.pop(key).close()
 
     def _supervisor(self, runtime: str) -> Supervisor | None:
         value = store.read_supervisor(runtime)
@@ -217,7 +211,7 @@ class Observer:
             fields = _checked(value, _SUPERVISOR)
         except TypeError:
             return None
-        return Supervisor(runtime, **fields, instances=list(self._instances(runtime)))
+        return Supervisor(runtime, **fields, instances=sorted(self._instances(runtime), key=_order))
 
     def _instances(self, runtime: str) -> Iterator[Instance]:
         for path, status in store.instance_files(runtime):
@@ -234,6 +228,10 @@ class Observer:
 def life(instance: Instance) -> Life:
     """What tells one life of an instance, and so its cgroup, from the next."""
     return instance.cgroup, instance.pid, instance.pid_start
+
+
+def _order(instance: Instance) -> tuple[str, str, int]:
+    return instance.sandbox, instance.process, instance.index
 
 
 def _lives(runtime: str, supervisor: Mapping[str, object]) -> bool:

@@ -16,9 +16,7 @@ def report(observer: Observer, supervisors: list[Supervisor]) -> dict[str, objec
                 "pid": supervisor.pid,
                 "config": supervisor.config,
                 "started": supervisor.started,
-                "instances": [
-                    _instance(observer, observer.observe(instance)) for instance in supervisor.instances
-                ],
+                "instances": [_instance(observer, observer.observe(instance)) for instance in supervisor.instances],
             }
             for supervisor in supervisors
         ]

@@ -122,7 +122,7 @@ class StateDirectory:
 
     @classmethod
     def create(cls, runtime: str) -> StateDirectory:
-        """Open the state of `runtime`, keeping what a predecessor left there, and register it under the root."""
+        """Open the state of `runtime` with what a predecessor left there, and register it under the root."""
         runtime = os.path.abspath(runtime)
         state = os.path.join(runtime, _STATE)
         os.makedirs(state, 0o755, exist_ok=True)
@@ -141,7 +141,7 @@ class StateDirectory:
         _replace(self._runtime_fd, _SUPERVISOR, {**supervisor, **started})
 
     def write_instance(self, instance: Mapping[str, object]) -> None:
-        """Say what an instance is; the fields are those of `readings.Instance`, others are kept as they are."""
+        """Say what an instance is: the fields of `readings.Instance`, and others for the supervisor's own use."""
         _replace(self._state_fd, _file_name(str(instance["name"])), instance)
 
     def forget(self, name: str) -> None:
@@ -189,8 +189,11 @@ def read_instances(runtime: str) -> list[dict[str, object]]:
 
 
 def instance_files(runtime: str) -> Iterator[tuple[str, os.stat_result]]:
-    """The instances' files in the order of their names; a half-written one has a name that begins with a dot."""
-    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(os.path.join(runtime, _STATE)) as entries:
+    """The instances' files in the order of their names; one that is being written begins with a dot."""
+    with (
+        suppress(FileNotFoundError, NotADirectoryError),
+        os.scandir(os.path.join(runtime, _STATE)) as entries,
+    ):
         for entry in sorted(entries, key=lambda entry: entry.name):
             if entry.name.endswith(".json") and not entry.name.startswith("."):
                 with suppress(OSError):

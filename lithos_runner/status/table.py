@@ -33,7 +33,7 @@ _FULL = ((0.9, RED), (0.75, YELLOW), (0.0, GREEN))
 
 
 class Style(NamedTuple):
-    """How a place shows lines: its width (None: no limit), and whether it knows colours and block characters."""
+    """How lines are shown: how wide (None: no limit), with colours or not, with block characters or not."""
 
     width: int | None = None
     colour: bool = False
@@ -109,7 +109,7 @@ def _level(fill: float | None) -> str:
 
 def _percent(row: Row) -> Cell:
     fill = _fill(row)
-    return Cell(f"{fill:.0%}", _level(fill)) if fill is not None else NOTHING
+    return Cell(f"{fill:.0%}", _level(fill)) if fill is not None else Cell("")
 
 
 def _bar(row: Row) -> Cell:
@@ -188,7 +188,8 @@ def table(sections: Sequence[Section], now: float, style: Style, columns: Sequen
     important ones are left out.
     """
     rows = [row for section in sections for row in section.rows]
-    widths = _fit(_widths(rows, columns), style.width)
+    shown = [column for column in columns if column is not BAR or style.blocks]
+    widths = _fit(_widths(rows, shown), style.width)
     lines: list[str] = []
     for section in sections:
         if lines:
@@ -224,9 +225,7 @@ def _body(rows: Sequence[Row], widths: dict[Column, int], style: Style) -> list[
     if not rows:
         return [style.paint("no instances", DIM)]
     titles = [Cell(column.title, BOLD) for column in widths]
-    return [
-        _line(cells, widths, style) for cells in (titles, *([c.cell(row) for c in widths] for row in rows))
-    ]
+    return [_line(cells, widths, style) for cells in (titles, *([c.cell(row) for c in widths] for row in rows))]
 
 
 def _line(cells: Sequence[Cell], widths: dict[Column, int], style: Style) -> str:
@@ -242,12 +241,11 @@ def _line(cells: Sequence[Cell], widths: dict[Column, int], style: Style) -> str
 def _heading(supervisor: Supervisor, now: float, style: Style) -> str:
     facts = f"pid {supervisor.pid}, up {units.duration(now - supervisor.started)}"
     warning = _not_enforced(supervisor)
-    rest = f"{GAP}{facts}" + (f"{GAP}{warning}" if warning else "")
     config = supervisor.config
     if style.width is not None:
-        config = _from_the_left(config, max(1, style.width - len(rest)))
-        rest = rest[: style.width - len(config)]
-    return style.paint(config, BOLD) + style.paint(rest, YELLOW if warning else DIM)
+        config = _from_the_left(config, max(1, style.width - len(f"{GAP}{facts}{GAP}{warning}")))
+    parts = (style.paint(config, BOLD), style.paint(facts, DIM), style.paint(warning, YELLOW))
+    return GAP.join(parts).rstrip()
 
 
 def _not_enforced(supervisor: Supervisor) -> str:

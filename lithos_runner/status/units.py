@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 _SECONDS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
 
@@ -20,7 +22,7 @@ def size(count: int) -> str:
 def duration(seconds: float) -> str:
     """Seconds in the two largest units that count: 7s, 4m 05s, 3h 20m, 12d 4h."""
     rest = max(0, int(seconds))
-    for (unit, length), (lower, part) in zip(_SECONDS, _SECONDS[1:], strict=False):
+    for (unit, length), (lower, part) in pairwise(_SECONDS):
         if rest >= length:
             # Two digits below the hour, so that a running clock does not change its width.
             width = "02" if lower != "h" else ""

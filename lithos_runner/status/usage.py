@@ -42,13 +42,12 @@ class Group:
     """
 
     def __init__(self, path: str, *, keep: bool = False) -> None:
-        self._directory = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._path = path
         self._keep = keep
         self._files: dict[str, int | None] = {}
 
     def close(self) -> None:
-        """Close all that was opened."""
-        os.close(self._directory)
+        """Close all that was kept open."""
         for file in self._files.values():
             if file is not None:
                 os.close(file)
@@ -74,7 +73,7 @@ class Group:
 
     def _open(self, name: str) -> int | None:
         with suppress(FileNotFoundError, PermissionError):
-            return self._opener(name, os.O_RDONLY | os.O_CLOEXEC)
+            return os.open(f"{self._path}/{name}", os.O_RDONLY | os.O_CLOEXEC)
         return None
 
     def number(self, name: str) -> int | None:
@@ -105,12 +104,9 @@ class Group:
 
     def _pids(self) -> list[int]:
         # A list of many processes comes in several parts, unlike the other files.
-        with suppress(OSError), open("cgroup.procs", "rb", opener=self._opener) as file:
+        with suppress(OSError), open(os.path.join(self._path, "cgroup.procs"), "rb") as file:
             return [int(pid) for pid in file.read().split()]
         return []
-
-    def _opener(self, name: str, flags: int) -> int:
-        return os.open(name, flags, dir_fd=self._directory)
 
     def cpu_seconds(self) -> float | None:
         """CPU time of all processes that the group ever had, in seconds."""

@@ -27,6 +27,17 @@ def root(hierarchy: cgroup.Hierarchy) -> Iterator[cgroup.Group]:
 
 
 @pytest.fixture
+def offered(hierarchy: cgroup.Hierarchy, root: cgroup.Group) -> frozenset[str]:
+    """The controllers of this host that the tests use, enabled for the children of the root.
+
+    They stay enabled: another run may be using them, and groups without limits do not feel them.
+    """
+    controllers = hierarchy.controllers & {"cpu", "hugetlb", "memory", "pids"}
+    root.enable(controllers)
+    return controllers
+
+
+@pytest.fixture
 def group(root: cgroup.Group) -> Iterator[cgroup.Group]:
     """A new and empty real group; whatever a test leaves in it is killed and removed."""
     name = f"lithos-test-{os.getpid()}"

@@ -13,9 +13,7 @@ from cgroup import controllers, files
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PRESSURE = (
-    "some avg10=1.50 avg60=0.25 avg300=0.00 total=177\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=12\n"
-)
+PRESSURE = "some avg10=1.50 avg60=0.25 avg300=0.00 total=177\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=12\n"
 
 keys = st.text("abcdefghijklmnopqrstuvwxyz0123456789_.:", min_size=1)
 numbers = st.integers(0, (1 << 64) - 1)

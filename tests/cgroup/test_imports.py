@@ -27,9 +27,7 @@ HEAVY = {
 
 
 def imported() -> set[str]:
-    output = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True
-    ).stdout
+    output = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True).stdout
     return set(output.split())
 
 

@@ -1,0 +1,72 @@
+"""The `lithos` command: a table of commands, each imported only when it is asked for."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+
+from . import CommandError
+
+# name: what `lithos --help` says. Modules are loaded one at a time: `lithos ps` has 60 ms in all.
+COMMANDS = {
+    "run": "run one container file on this host",
+    "check": "check configuration files, all errors at once",
+    "ps": "show what runs",
+    "top": "show what runs, live",
+    "logs": "show what instances printed",
+    "metrics": "print metrics of every instance for Prometheus",
+}
+
+_DESCRIPTION = "Hands listening sockets to isolated instances of any program, each in a cgroup of its own."
+_EPILOG = "Begin with: lithos run FILE. Every command answers --help."
+
+
+def parser_for(argv: list[str]) -> argparse.ArgumentParser:
+    """Build the parser; only the command that ``argv`` names is loaded and gets its options."""
+    parser = argparse.ArgumentParser(prog="lithos", description=_DESCRIPTION, epilog=_EPILOG, allow_abbrev=False)
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    named = next((word for word in argv if not word.startswith("-")), None)
+    for name, text in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
+        if name == named:
+            module = importlib.import_module(f"lithos_runner.commands.{name}")
+            module.configure(command)
+            command.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 done, 1 it failed, 2 bad usage or configuration."""
+    words = sys.argv[1:] if argv is None else argv
+    parser = parser_for(words)
+    arguments = parser.parse_args(words)
+    if arguments.version:
+        print(_version())
+        return 0
+    if arguments.command is None:
+        parser.print_help()
+        return 2
+    try:
+        return int(arguments.run(arguments))
+    except CommandError as error:
+        print(f"lithos: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader of a pipe has had enough; without this the interpreter complains when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("lithos-runner")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,264 @@
+"""The life of one instance as a state machine.
+
+Two rules. Everything that decides what happens next to an instance is in this file. This file does nothing itself:
+``Instance.on(event, now)`` returns *actions* for the supervisor to carry out, and ``deadline`` is the one moment at
+which the supervisor has to come back with ``TIMEOUT``.
+
+The states, and what lives while in them:
+
+========  ===================================================================================
+stopped   nothing; not wanted, or not started yet
+starting  a process that is being set up or has not shown yet that it serves
+ready     a process that serves
+draining  a process that gets no new connections and finishes those it has
+stopping  a process that has been sent its stop signal
+killing   a process whose whole cgroup has been sent SIGKILL; outsiders see "stopping"
+backoff   nothing; the next start waits for its time
+failed    nothing; no further start is tried
+========  ===================================================================================
+
+``TABLE`` has a cell for every state and event. The diagram in the documentation is drawn from it; what a cell's
+function does is said in its docstring. A process has ended for this machine when it is reaped *and* its cgroup is
+empty, so a new life never meets remains of the old one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import NamedTuple
+
+from .backoff import Backoff
+
+
+class State(Enum):
+    """Where an instance is in its life."""
+
+    STOPPED = "stopped"
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    STOPPING = "stopping"
+    KILLING = "killing"
+    BACKOFF = "backoff"
+    FAILED = "failed"
+
+    @property
+    def public(self) -> str:
+        """The name that `lithos ps` shows."""
+        return State.STOPPING.value if self is State.KILLING else self.value
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is a process."""
+        return self not in (State.STOPPED, State.BACKOFF, State.FAILED)
+
+
+class Event(Enum):
+    """What can happen to an instance, in the order of the table's columns."""
+
+    START = "start"  # somebody wants it to run
+    EXECUTED = "executed"  # the set-up is over, its own program runs
+    READY = "ready"  # it serves
+    UNUSABLE = "unusable"  # the set-up failed before the program ran, and its process has ended
+    EXIT = "exit"  # its process has ended and its cgroup is empty
+    TIMEOUT = "timeout"  # the deadline has passed
+    DRAIN = "drain"  # stop it, but let it finish its connections first
+    DRAINED = "drained"  # its last connection has ended
+    STOP = "stop"  # stop it now and do not start it again
+    ADOPT = "adopt"  # a living process of an earlier supervisor has been found
+
+
+class Action(Enum):
+    """What the supervisor has to do."""
+
+    SPAWN = "spawn"  # create cgroup and process
+    ENTER_ROTATION = "enter rotation"  # let new connections reach it
+    LEAVE_ROTATION = "leave rotation"  # keep new connections away
+    SEND_STOP_SIGNAL = "send stop signal"
+    KILL = "kill"  # every process of its cgroup
+    GIVE_UP = "give up"  # tell that no further start is tried
+    COMPLAIN = "complain"  # an event that cannot happen in this state; say so, change nothing
+
+
+class Policy(NamedTuple):
+    """What the configuration says about an instance's life; all times in seconds.
+
+    ``alive_after``: a program that has run so long counts as ready; None: only a READY event makes it so.
+    ``max_starts`` bounds the starts of an instance that has never been ready; None tries for ever.
+    """
+
+    restart_timeout: float = 1.0
+    kill_timeout: float = 5.0
+    drain_timeout: float = 0.0
+    readiness_timeout: float = 30.0
+    alive_after: float | None = 1.0
+    max_starts: int | None = None
+
+
+class Instance:
+    """One instance's state, counters and deadline."""
+
+    __slots__ = (
+        "backoff",
+        "been_ready",
+        "deadline",
+        "executed",
+        "policy",
+        "restarts",
+        "started",
+        "state",
+        "told",
+        "wanted",
+    )
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.state = State.STOPPED
+        self.deadline: float | None = None
+        self.backoff = Backoff(policy.restart_timeout)
+        self.started: float | None = None  # of the present or last life
+        self.restarts = 0
+        self.been_ready = False
+        self.executed = False  # its own program runs, the set-up is over
+        self.wanted = False  # start it again when it ends
+        self.told = False  # it ends because it was told to
+
+    def on(self, event: Event, now: float) -> list[Action]:
+        """Take in ``event`` at ``now`` (seconds of a monotonic clock) and return what is to be done about it."""
+        return TABLE[self.state][event](self, now)
+
+    def _enter(self, state: State, deadline: float | None, *actions: Action) -> list[Action]:
+        self.state = state
+        self.deadline = deadline
+        return list(actions)
+
+    # The cells of the table.
+
+    def start(self, now: float) -> list[Action]:
+        """Start it now; the readiness deadline runs."""
+        self.wanted, self.told, self.executed = True, False, False
+        self.started = now
+        return self._enter(State.STARTING, now + self.policy.readiness_timeout, Action.SPAWN)
+
+    def start_again(self, now: float) -> list[Action]:
+        """Begin anew, as if it had never failed."""
+        self.backoff = Backoff(self.policy.restart_timeout)
+        self.been_ready = False
+        return self.start(now)
+
+    def restart(self, now: float) -> list[Action]:
+        """Start the next life."""
+        self.restarts += 1
+        return self.start(now)
+
+    def want(self, now: float) -> list[Action]:
+        """Start it again as soon as the process that is being stopped has ended."""
+        self.wanted = True
+        return []
+
+    def execute(self, now: float) -> list[Action]:
+        """Its program runs; where being alive is all that is asked, it has to stay so for a while."""
+        self.executed = True
+        if self.policy.alive_after is not None:
+            self.deadline = now + self.policy.alive_after
+        return []
+
+    def decide(self, now: float) -> list[Action]:
+        """Call it ready when being alive is enough, else kill it: it has not become ready in time."""
+        if self.executed and self.policy.alive_after is not None:
+            return self.serve(now)
+        return self.kill(now)
+
+    def serve(self, now: float) -> list[Action]:
+        """It serves."""
+        self.been_ready = True
+        return self._enter(State.READY, None, Action.ENTER_ROTATION)
+
+    def adopt(self, now: float) -> list[Action]:
+        """Take over a living process; it was ready under the supervisor before."""
+        self.wanted = True
+        self.started = now
+        return self.serve(now)
+
+    def fail(self, now: float) -> list[Action]:
+        """It could not even be started; no use to try again when it has never been ready."""
+        if self.wanted and self.policy.max_starts is not None and not self.been_ready:
+            return self._enter(State.FAILED, None, Action.GIVE_UP)
+        return self.wait(now)
+
+    def wait(self, now: float) -> list[Action]:
+        """Wait for the next start, or give up when it has never been ready in as many starts as it is allowed."""
+        since = self.started if self.started is not None else now
+        self.backoff = self.backoff.after(now - since)
+        if self._hopeless():
+            return self._enter(State.FAILED, None, Action.GIVE_UP)
+        at = since + self.backoff.delay
+        return self.restart(now) if at <= now else self._enter(State.BACKOFF, at)
+
+    def _hopeless(self) -> bool:
+        limit = self.policy.max_starts
+        return limit is not None and not self.been_ready and self.restarts + 1 >= limit
+
+    def lost(self, now: float) -> list[Action]:
+        """Keep connections away from where nothing lives; then as `wait`."""
+        return [Action.LEAVE_ROTATION, *self.wait(now)]
+
+    def ended(self, now: float) -> list[Action]:
+        """It has ended: for its own fault, then as `wait`; or as told, then start it again if somebody wants it."""
+        if not self.wanted:
+            return self._enter(State.STOPPED, None)
+        if not self.told:
+            return self.wait(now)
+        self.backoff = Backoff(self.policy.restart_timeout)
+        return self.restart(now)
+
+    def drain(self, now: float) -> list[Action]:
+        """Take it out of rotation and wait for its connections, at most drain-timeout."""
+        self.wanted, self.told = False, True
+        return self._enter(State.DRAINING, now + self.policy.drain_timeout, Action.LEAVE_ROTATION)
+
+    def signal(self, now: float) -> list[Action]:
+        """Send the stop signal; the kill-timeout runs."""
+        return self._enter(State.STOPPING, now + self.policy.kill_timeout, Action.SEND_STOP_SIGNAL)
+
+    def stop(self, now: float) -> list[Action]:
+        """Take it out of rotation and send the stop signal."""
+        self.wanted, self.told = False, True
+        return [Action.LEAVE_ROTATION, *self.signal(now)]
+
+    def forgo(self, now: float) -> list[Action]:
+        """Do not start it again."""
+        self.wanted, self.told = False, True
+        return self._enter(State.STOPPED, None) if not self.state.alive else []
+
+    def kill(self, now: float) -> list[Action]:
+        """Kill what has not ended in time."""
+        return self._enter(State.KILLING, None, Action.KILL)
+
+    def ignore(self, now: float) -> list[Action]:
+        """Nothing to do."""
+        return []
+
+    def never(self, now: float) -> list[Action]:
+        """Cannot happen; the supervisor says so and goes on."""
+        return [Action.COMPLAIN]
+
+
+_I = Instance
+_Cell = Callable[[Instance, float], list[Action]]
+_Row = tuple[_Cell, _Cell, _Cell, _Cell, _Cell, _Cell, _Cell, _Cell, _Cell, _Cell]
+# fmt: off
+_ROWS: dict[State, _Row] = {
+    #                START           EXECUTED    READY      UNUSABLE   EXIT      TIMEOUT     DRAIN      DRAINED    STOP       ADOPT
+    State.STOPPED:  (_I.start_again, _I.never,   _I.never,  _I.never,  _I.never, _I.never,   _I.ignore, _I.never,  _I.ignore, _I.adopt),
+    State.STARTING: (_I.want,        _I.execute, _I.serve,  _I.fail,   _I.wait,  _I.decide,  _I.stop,   _I.never,  _I.stop,   _I.never),
+    State.READY:    (_I.want,        _I.never,   _I.ignore, _I.never,  _I.lost,  _I.never,   _I.drain,  _I.ignore, _I.stop,   _I.never),
+    State.DRAINING: (_I.want,        _I.never,   _I.ignore, _I.never,  _I.ended, _I.signal,  _I.ignore, _I.signal, _I.stop,   _I.never),
+    State.STOPPING: (_I.want,        _I.ignore,  _I.ignore, _I.ended,  _I.ended, _I.kill,    _I.forgo,  _I.ignore, _I.forgo,  _I.never),
+    State.KILLING:  (_I.want,        _I.ignore,  _I.ignore, _I.ended,  _I.ended, _I.never,   _I.forgo,  _I.ignore, _I.forgo,  _I.never),
+    State.BACKOFF:  (_I.restart,     _I.never,   _I.never,  _I.never,  _I.never, _I.restart, _I.forgo,  _I.never,  _I.forgo,  _I.adopt),
+    State.FAILED:   (_I.start_again, _I.never,   _I.never,  _I.never,  _I.never, _I.never,   _I.forgo,  _I.never,  _I.forgo,  _I.adopt),
+}
+# fmt: on
+TABLE: dict[State, dict[Event, _Cell]] = {state: dict(zip(Event, cells, strict=True)) for state, cells in _ROWS.items()}

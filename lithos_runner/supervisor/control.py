@@ -1,0 +1,96 @@
+"""The control socket: a unix socket in the runtime directory, for root only; one JSON line in, one out.
+
+Clients are served by the event loop and never waited for; who sends nonsense or too much is cut off.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from .loop import READABLE, Loop
+
+NAME = "control"
+LONGEST = 4096  # bytes of one request
+MOST_CLIENTS = 16
+_UCRED = struct.Struct("iII")  # struct ucred of unix(7): pid, uid, gid
+
+Answer = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+class Control:
+    """Accepts requests of root and of the supervisor's own user, as the peer credentials say."""
+
+    def __init__(self, path: str, loop: Loop, answer: Answer) -> None:
+        """Listen at ``path``, replacing what is there; ``answer`` gets each request. Raises OSError."""
+        self._path = path
+        self._loop = loop
+        self._answer = answer
+        self._clients: dict[int, tuple[socket.socket, bytearray]] = {}
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        before = os.umask(0o177)
+        try:
+            self._socket.bind(path)
+        finally:
+            os.umask(before)
+        self._socket.listen(MOST_CLIENTS)
+        loop.watch(self._socket.fileno(), READABLE, self._accept)
+
+    def _accept(self, _events: int) -> None:
+        with suppress(OSError):
+            client, _ = self._socket.accept()
+            client.setblocking(False)
+            if len(self._clients) >= MOST_CLIENTS or not _trusted(client):
+                client.close()
+                return
+            self._clients[client.fileno()] = (client, bytearray())
+            self._loop.watch(client.fileno(), READABLE, lambda _events: self._read(client))
+
+    def _read(self, client: socket.socket) -> None:
+        _, request = self._clients[client.fileno()]
+        try:
+            received = client.recv(LONGEST)
+        except OSError:
+            received = b""
+        request += received
+        if b"\n" in request:
+            with suppress(OSError):
+                client.send(json.dumps(self._reply(bytes(request))).encode() + b"\n")
+        elif received and len(request) < LONGEST:
+            return
+        self._drop(client)
+
+    def _reply(self, request: bytes) -> dict[str, Any]:
+        try:
+            document = json.loads(request)
+        except (ValueError, RecursionError):
+            return {"error": "expected one JSON object on one line"}
+        return self._answer(document) if isinstance(document, dict) else {"error": "expected a JSON object"}
+
+    def _drop(self, client: socket.socket) -> None:
+        del self._clients[client.fileno()]
+        self._loop.forget(client.fileno())
+        client.close()
+
+    def close(self) -> None:
+        """Cut all clients off and remove the socket."""
+        for client, _ in list(self._clients.values()):
+            self._drop(client)
+        self._loop.forget(self._socket.fileno())
+        self._socket.close()
+        with suppress(FileNotFoundError):
+            os.unlink(self._path)
+
+
+def _trusted(client: socket.socket) -> bool:
+    """Whether the peer is root or us; the mode 0600 says so too, this holds when somebody changed it."""
+    credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    _, uid, _ = _UCRED.unpack(credentials)
+    return uid in (0, os.geteuid())

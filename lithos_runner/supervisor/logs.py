@@ -1,0 +1,144 @@
+"""What instances print: a FIFO for each of stdout and stderr, drained into files of bounded size.
+
+The application's end is opened for reading *and* writing: with the supervisor gone it neither gets SIGPIPE nor an
+error, its output waits in the pipe for the next supervisor. A full disk or a flood of output costs log lines or the
+writer's time, never the supervisor's life and at most a bounded part of its attention.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from .loop import READABLE, Loop
+
+FILE_SIZE = 10 << 20  # bytes; then the file is rotated
+FILES_KEPT = 5  # rotated files beside the current one
+CHUNK = 64 << 10  # bytes a turn of the event loop: the default size of a pipe
+RATE = 16 << 20  # bytes a second and stream; above that the writer waits
+_TAIL = 4096  # bytes that are looked at for the last lines
+
+
+class LogFile:
+    """A file that is rotated before it grows beyond ``FILE_SIZE``, at the end of a line where there is one."""
+
+    def __init__(self, path: str) -> None:
+        os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+        self.path = path
+        self._open()
+
+    def _open(self) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._fd = os.open(self.path, flags, 0o640)
+        self._size = os.lseek(self._fd, 0, os.SEEK_END)
+
+    def take(self, pipe: int) -> int:
+        """Move what is in ``pipe``, at most ``CHUNK`` bytes, into the file; return how many. Raises OSError."""
+        if self._size + CHUNK > FILE_SIZE:
+            return self._take_last(pipe)
+        moved = os.splice(pipe, self._fd, CHUNK)
+        self._size += moved
+        return moved
+
+    def _take_last(self, pipe: int) -> int:
+        text = os.read(pipe, CHUNK)
+        end = text.rfind(b"\n") + 1 or len(text)
+        os.write(self._fd, text[:end])
+        self._rotate()
+        self._size += os.write(self._fd, text[end:])
+        return len(text)
+
+    def _rotate(self) -> None:
+        os.close(self._fd)
+        names = [self.path, *(f"{self.path}.{number}" for number in range(1, FILES_KEPT + 1))]
+        for older, newer in zip(reversed(names), reversed(names[:-1]), strict=False):
+            with suppress(FileNotFoundError):
+                os.rename(newer, older)
+        self._open()
+
+    def last_line(self) -> str:
+        """Return the last line that is not empty, for messages; "" when there is none."""
+        with open(self.path, "rb") as file:
+            file.seek(max(0, self._size - _TAIL))
+            lines = [line for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
+        return lines[-1].strip() if lines else ""
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)
+
+
+class Stream:
+    """One stream of one instance, kept over its restarts."""
+
+    def __init__(self, fifo: str, path: str, loop: Loop, say: Callable[[str], None]) -> None:
+        """Create ``fifo`` and append what comes out of it to the file ``path``. Raises OSError."""
+        self._loop = loop
+        self._say = say
+        self._fifo = fifo
+        self._losing = False
+        self._budget, self._since = RATE, 0.0
+        self.file = LogFile(path)
+        with suppress(FileNotFoundError):
+            os.unlink(fifo)
+        os.mkfifo(fifo, 0o600)
+        # Our end is writable too: a FIFO without any writer would report a hang-up for ever.
+        self._reader = os.open(fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        loop.watch(self._reader, READABLE, self._readable)
+
+    def open(self, uid: int, gid: int) -> int:
+        """Return a new descriptor for the application, which may also open it again as /dev/stdout."""
+        os.fchown(self._reader, uid, gid)
+        return os.open(self._fifo, os.O_RDWR | os.O_CLOEXEC)
+
+    def _readable(self, _events: int) -> None:
+        now = time.monotonic()
+        if now >= self._since + 1:
+            self._budget, self._since = RATE, now
+        self._budget -= self._drain_once()
+        if self._budget <= 0:
+            self._loop.forget(self._reader)
+            self._loop.deadline(self, self._since + 1, self._resume)
+
+    def _resume(self) -> None:
+        self._loop.watch(self._reader, READABLE, self._readable)
+
+    def drain(self) -> None:
+        """Take what an ended application has left in the pipe, which holds at most a chunk."""
+        self._drain_once()
+
+    def _drain_once(self) -> int:
+        try:
+            moved = self.file.take(self._reader)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            return self._lose(error)
+        if self._losing:
+            self._losing = False
+            self._say(f"{self.file.path}: writing again")
+        return moved
+
+    def _lose(self, error: OSError) -> int:
+        """Throw output away rather than stop its writer; say so once."""
+        if not self._losing:
+            self._losing = True
+            reason = os.strerror(error.errno or errno.EIO)
+            self._say(f"cannot write {self.file.path}: {reason}; output is lost until it can be written")
+        try:
+            return len(os.read(self._reader, CHUNK))
+        except BlockingIOError:
+            return 0
+
+    def close(self) -> None:
+        """Take what is left, then let go of the pipe and the file."""
+        self.drain()
+        self._loop.deadline(self, None, self._resume)
+        self._loop.forget(self._reader)
+        os.close(self._reader)
+        self.file.close()
+        with suppress(FileNotFoundError):
+            os.unlink(self._fifo)

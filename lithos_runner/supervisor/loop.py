@@ -1,0 +1,93 @@
+"""The event loop: one epoll set and one next deadline; nothing wakes it when nothing happens."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+
+Handler = Callable[[int], None]
+
+READABLE = select.EPOLLIN
+PRIORITY = select.EPOLLPRI
+HANG_UP = select.EPOLLHUP
+
+
+class Loop:
+    """Calls the handler of each descriptor that has something to say, and of each deadline that has passed."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Handler] = {}
+        self._deadlines: dict[object, tuple[float, Callable[[], None]]] = {}
+
+    def watch(self, descriptor: int, mask: int, handler: Handler) -> None:
+        """Call ``handler(events)`` whenever ``descriptor`` is ready for ``mask`` (level-triggered; epoll_ctl(2))."""
+        self._epoll.register(descriptor, mask)
+        self._handlers[descriptor] = handler
+
+    def forget(self, descriptor: int) -> None:
+        """Watch ``descriptor`` no more; call it before the descriptor is closed."""
+        if self._handlers.pop(descriptor, None) is not None:
+            self._epoll.unregister(descriptor)
+
+    def deadline(self, owner: object, at: float | None, handler: Callable[[], None]) -> None:
+        """Call ``handler`` once at the monotonic time ``at``; each ``owner`` has one deadline, None takes it back."""
+        if at is None:
+            self._deadlines.pop(owner, None)
+        else:
+            self._deadlines[owner] = (at, handler)
+
+    def turn(self) -> None:
+        """Wait for events or the next deadline, and handle what has come."""
+        for descriptor, events in self._epoll.poll(self._timeout()):
+            # An earlier handler of this round may have closed it.
+            handler = self._handlers.get(descriptor)
+            if handler is not None:
+                handler(events)
+        now = time.monotonic()
+        for owner, (at, due) in list(self._deadlines.items()):
+            if at <= now and self._deadlines.get(owner) == (at, due):
+                del self._deadlines[owner]
+                due()
+
+    def _timeout(self) -> float | None:
+        if not self._deadlines:
+            return None
+        return max(0.0, min(at for at, _ in self._deadlines.values()) - time.monotonic())
+
+    def close(self) -> None:
+        """Let go of the epoll set."""
+        self._epoll.close()
+
+
+class Signals:
+    """Turns signals into events of the loop; see signal.set_wakeup_fd."""
+
+    def __init__(self, loop: Loop, numbers: list[int], handler: Callable[[int], None]) -> None:
+        """Call ``handler(number)`` for each of the signals ``numbers``."""
+        self._loop = loop
+        self._handler = handler
+        self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._before = {number: signal.signal(number, _noted) for number in numbers}
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        loop.watch(self._reader, READABLE, self._arrived)
+
+    def _arrived(self, _events: int) -> None:
+        for number in os.read(self._reader, 256):
+            self._handler(number)
+
+    def close(self) -> None:
+        """Give the signals back what they did before."""
+        signal.set_wakeup_fd(-1)
+        for number, action in self._before.items():
+            signal.signal(number, action)
+        self._loop.forget(self._reader)
+        os.close(self._reader)
+        os.close(self._writer)
+
+
+def _noted(_number: int, _frame: object) -> None:
+    """Leave it to the wake-up descriptor: the number is in its pipe already."""

@@ -1,0 +1,308 @@
+"""One instance in the real world: carries out what ``plan.Instance`` decides, and tells it what happens."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import cgroup
+
+from ..launch import init
+from ..launch.launcher import Launcher, RootUnusable
+from ..launch.spawn import Child, outcome
+from ..plan.instance import Action, Event, Instance, State
+from ..status import processes
+from ..status.store import StateDirectory
+from .cgroups import Tree
+from .desired import Group
+from .listeners import Listeners
+from .logs import Stream
+from .loop import PRIORITY, READABLE, Loop
+from .messages import say
+
+GENERATION = 1
+
+
+class Means(NamedTuple):
+    """What all instances of a supervisor share."""
+
+    loop: Loop
+    launcher: Launcher
+    tree: Tree
+    listeners: Listeners
+    state: StateDirectory
+    stdin: int
+    fifo_directory: str
+    log_directory: str
+
+
+class Ending(NamedTuple):
+    """How a life ended; ``last_exit`` of `lithos ps --json`."""
+
+    code: int | None
+    signal: int | None
+    oom_killed: bool
+    at: float  # seconds since the epoch
+
+    def sentence(self) -> str:
+        """Say it in words."""
+        if self.oom_killed:
+            return "was killed: it used more memory than its limit allows"
+        if self.signal is not None:
+            return f"was killed by {_signal_name(self.signal)}"
+        return f"exited with code {self.code}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most real-time signals have no name
+        return f"signal {number}"
+
+
+class Supervised:
+    """An instance with its process, cgroup, logs and state file."""
+
+    def __init__(self, group: Group, index: int, means: Means, gave_up: Callable[[Supervised], None]) -> None:
+        self.group = group
+        self.index = index
+        self.name = f"{group.name}.{index}"
+        self.machine = Instance(group.policy)
+        self.reason = ""  # of the last failure, a whole sentence
+        self._means = means
+        self._gave_up = gave_up
+        self._child: Child | None = None
+        self._pid_start: int | None = None
+        self._cgroup: cgroup.Group | None = None
+        self._status_open = False
+        self._unspawned = False  # there was no process to fail
+        self._unusable = False  # the set-up failed in the process
+        self._ending: Ending | None = None
+        self._last_exit: Ending | None = None
+        self._oom_kills = 0  # of ended lives
+        self._started: float | None = None  # seconds since the epoch
+        self._streams = [self._stream(kind) for kind in ("stdout", "stderr")]
+
+    def _stream(self, kind: str) -> Stream:
+        leaf = f"{self.group.process}.{self.index}.{kind}"
+        fifo = os.path.join(self._means.fifo_directory, f"{self.group.sandbox}:{leaf}")
+        return Stream(fifo, os.path.join(self._means.log_directory, self.group.sandbox, leaf), self._means.loop, say)
+
+    # What happens → the machine → what is done.
+
+    def on(self, event: Event) -> None:
+        """Tell the machine and do what it answers."""
+        before = self.machine.state
+        for action in self.machine.on(event, time.monotonic()):
+            if action is Action.COMPLAIN:
+                say(f"{self.name}: internal error: {event.value} while {before.value}; nothing is done about it")
+            else:
+                _DO[action](self)
+        self._means.loop.deadline(self, self.machine.deadline, self._overdue)
+        self._write_state()
+        if self._unspawned:
+            self._unspawned = False
+            self.on(Event.UNUSABLE)
+
+    def _overdue(self) -> None:
+        self.on(Event.TIMEOUT)
+
+    def _nothing(self) -> None:
+        """One shared listener: the kernel gives connections to whoever waits for them."""
+
+    def _spawn(self) -> None:
+        self._unusable, self._ending = False, None
+        try:
+            self._child = self._create()
+        except (OSError, RootUnusable) as error:
+            self._abandon(str(error))
+            return
+        self._started = time.time()
+        self._pid_start = processes.start_time(self._child.pid)
+        self._status_open = True
+        self._means.loop.watch(self._child.status, READABLE, self._set_up)
+        self._means.loop.watch(self._child.pidfd, READABLE, self._exited)
+
+    def _create(self) -> Child:
+        means, group = self._means, self.group
+        self._cgroup = means.tree.create(group.sandbox, f"{group.process}.{self.index}", group.limits)
+        launch = group.launch._replace(name=self.name)
+        opened = [stream.open(launch.uid, launch.gid) for stream in self._streams]
+        try:
+            sources = {0: means.stdin, 1: opened[0], 2: opened[1], **means.listeners.descriptors(group.ports)}
+            return means.launcher.spawn(launch, self._cgroup.fd, sources)
+        finally:
+            for descriptor in opened:
+                os.close(descriptor)
+
+    def _abandon(self, sentence: str) -> None:
+        """Clean up after a start that did not get as far as a process; ``on`` tells the machine when it is done."""
+        self.reason = sentence if sentence.startswith(self.name) else f"{self.name}: {sentence}"
+        say(self.reason)
+        self._remove_cgroup()
+        self._unspawned = True
+
+    def _set_up(self, _events: int) -> None:
+        """The set-up has ended one way or the other."""
+        child = self._child
+        if child is None or not self._status_open:
+            return
+        failure = outcome(self.name, child)
+        self._status_open = False
+        self._means.loop.forget(child.status)
+        os.close(child.status)
+        if failure is None:
+            self.on(Event.EXECUTED)
+        else:
+            self._unusable = True
+            self.reason = failure.sentence
+            say(failure.sentence)
+
+    def _exited(self, _events: int) -> None:
+        """The instance's PID 1 has ended; with it the kernel ends all of its PID namespace."""
+        child = self._child
+        if child is None:
+            return
+        self._set_up(0)
+        result = os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED)
+        if result is None:
+            return
+        self._means.loop.forget(child.pidfd)
+        os.close(child.pidfd)
+        self._child = None
+        self._ending = self._describe(result)
+        self._settle()
+
+    def _describe(self, result: Any) -> Ending:
+        if result.si_code != os.CLD_EXITED:
+            code, number = None, result.si_status
+        elif self.group.launch.init:
+            code, number = init.exit_status(result.si_status)
+        else:
+            code, number = result.si_status, None
+        return Ending(code, number, self._oom_events() > 0, time.time())
+
+    def _oom_events(self) -> int:
+        if self._cgroup is None or "memory" in self._means.tree.not_enforced(["memory.max"]):
+            return 0
+        try:
+            return self._cgroup.memory.events.get("oom_kill", 0)
+        except OSError:
+            return 0
+
+    def _settle(self) -> None:
+        """Wait until nobody is left in the cgroup, remove it, and only then tell the machine."""
+        group = self._cgroup
+        if group is None:
+            return
+        if group.populated:
+            group.kill()
+            self._means.loop.watch(group.events_fd, PRIORITY, self._thinned)
+            return
+        self._finish()
+
+    def _thinned(self, _events: int) -> None:
+        group = self._cgroup
+        if group is None or group.populated:
+            return
+        self._means.loop.forget(group.events_fd)
+        self._finish()
+
+    def _finish(self) -> None:
+        self._oom_kills += self._oom_events()
+        self._remove_cgroup()
+        for stream in self._streams:
+            stream.drain()
+        if self._unusable:
+            self.on(Event.UNUSABLE)
+            return
+        self._last_exit = self._ending
+        self.on(Event.EXIT) if self.machine.told else self._exited_by_itself()
+
+    def _exited_by_itself(self) -> None:
+        ran = time.monotonic() - (self.machine.started or 0.0)
+        ending = self._ending.sentence() if self._ending else "ended"
+        line = self._streams[1].file.last_line()
+        self.reason = f"{self.name} {ending} after {ran:.1f} s{f'; its last line on stderr: {line}' if line else ''}"
+        self.on(Event.EXIT)
+        say(f"{self.reason}{self._what_next()}")
+
+    def _what_next(self) -> str:
+        machine = self.machine
+        if machine.state is State.BACKOFF and machine.deadline is not None:
+            return f"; next start in {max(0.0, machine.deadline - time.monotonic()):.1f} s"
+        return "; started again" if machine.state is State.STARTING else ""
+
+    def _remove_cgroup(self) -> None:
+        group, self._cgroup = self._cgroup, None
+        if group is not None:
+            try:
+                group.remove()
+            except OSError as error:
+                say(f"{self.name}: {error}; it is tried again before the next start")
+
+    def _send_stop_signal(self) -> None:
+        if self._child is not None:
+            signal.pidfd_send_signal(self._child.pidfd, signal.Signals(self.group.stop_signal))
+
+    def _kill(self) -> None:
+        if self.machine.told:
+            say(f"{self.name} has not ended {self.group.policy.kill_timeout:g} s after its stop signal; killing it")
+        else:
+            self.reason = f"{self.name} was not ready after {self.group.policy.readiness_timeout:g} s"
+            say(f"{self.reason}; killing it")
+        if self._cgroup is not None:
+            self._cgroup.kill()
+
+    def _give_up(self) -> None:
+        self._gave_up(self)
+
+    # What outsiders see.
+
+    def snapshot(self) -> dict[str, object]:
+        """Return the instance as its state file has it."""
+        group = self.group
+        return {
+            "name": self.name,
+            "sandbox": group.sandbox,
+            "process": group.process,
+            "index": self.index,
+            "state": self.machine.state.public,
+            "pid": self._child.pid if self._child else None,
+            "pid_start": self._pid_start if self._child else None,
+            "init": group.launch.init,
+            "uid": group.launch.uid,
+            "gid": group.launch.gid,
+            "generation": GENERATION,
+            "started": self._started,
+            "restarts": self.machine.restarts,
+            "last_exit": self._last_exit._asdict() if self._last_exit else None,
+            "cgroup": self._means.tree.path(group.sandbox, f"{group.process}.{self.index}"),
+            "ports": [port.port for port in group.ports],
+            "oom_kills": self._oom_kills,
+            "spec": group.spec,
+        }
+
+    def _write_state(self) -> None:
+        try:
+            self._means.state.write_instance(self.snapshot())
+        except OSError as error:
+            say(f"{self.name}: cannot write its state file: {error}; `lithos ps` shows an older state")
+
+    def close(self) -> None:
+        """Let go of the logs; the instance must have ended."""
+        for stream in self._streams:
+            stream.close()
+
+
+_DO: dict[Action, Callable[[Supervised], None]] = {
+    Action.SPAWN: Supervised._spawn,
+    Action.ENTER_ROTATION: Supervised._nothing,
+    Action.LEAVE_ROTATION: Supervised._nothing,
+    Action.SEND_STOP_SIGNAL: Supervised._send_stop_signal,
+    Action.KILL: Supervised._kill,
+    Action.GIVE_UP: Supervised._give_up,
+}

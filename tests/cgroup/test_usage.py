@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+import cgroup
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+
+PRESSURE = "some avg10=1.50 avg60=0.25 avg300=0.00 total=177\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=12\n"
+STALL = {"some": cgroup.Stall(1.5, 0.25, 0.0, 177), "full": cgroup.Stall(0.0, 0.0, 0.0, 12)}
+
+FILES = {
+    "memory.current": "1048576\n",
+    "memory.peak": "2097152\n",
+    "memory.max": "83886080\n",
+    "memory.events": "low 0\nhigh 5\nmax 9\noom 3\noom_kill 2\noom_group_kill 0\n",
+    "cpu.stat": "usage_usec 30\nuser_usec 20\nsystem_usec 10\nnr_periods 4\nnr_throttled 1\nthrottled_usec 7\n",
+    "pids.current": "3\n",
+    "cpu.pressure": PRESSURE,
+    "io.pressure": PRESSURE,
+    "memory.pressure": PRESSURE,
+}
+
+
+def read(group: cgroup.Group) -> cgroup.Usage:
+    with cgroup.UsageReader(group) as reader:
+        return reader.read()
+
+
+def test_reads_everything_a_group_with_all_controllers_tells(fake: Callable[[dict[str, str]], cgroup.Group]) -> None:
+    events = {"low": 0, "high": 5, "max": 9, "oom": 3, "oom_kill": 2, "oom_group_kill": 0}
+    usage = read(fake(FILES))
+    assert usage == cgroup.Usage(
+        memory=cgroup.MemoryUsage(current=1 << 20, peak=2 << 20, max=80 << 20, events=events),
+        cpu=cgroup.CpuUsage(30, 20, 10, nr_throttled=1, throttled_usec=7),
+        pids=3,
+        pressure={"cpu": STALL, "io": STALL, "memory": STALL},
+    )
+    assert usage.memory is not None
+    assert usage.memory.oom_kills == 2
+
+
+def test_what_is_absent_is_none(fake: Callable[[dict[str, str]], cgroup.Group]) -> None:
+    assert read(fake({})) == cgroup.Usage(memory=None, cpu=None, pids=None, pressure={})
+
+
+def test_a_kernel_before_5_19_tells_no_peak(fake: Callable[[dict[str, str]], cgroup.Group]) -> None:
+    memory = read(fake({name: text for name, text in FILES.items() if name != "memory.peak"})).memory
+    assert memory is not None
+    assert memory.peak is None
+    assert memory.current == 1 << 20
+
+
+def test_no_limit_is_none(fake: Callable[[dict[str, str]], cgroup.Group]) -> None:
+    memory = read(fake({**FILES, "memory.max": "max\n"})).memory
+    assert memory is not None
+    assert memory.max is None
+
+
+def test_reads_again_through_the_same_descriptors(fake: Callable[[dict[str, str]], cgroup.Group]) -> None:
+    group = fake(FILES)
+    with cgroup.UsageReader(group) as reader:
+        assert reader.read_pids() == 3
+        with open(f"{group.path}/pids.current", "w") as file:
+            file.write("4\n")
+        assert reader.read_pids() == 4
+
+
+def test_closing_gives_back_all_descriptors(group: cgroup.Group) -> None:
+    before = sorted(os.listdir("/proc/self/fd"))
+    reader = cgroup.UsageReader(group)
+    assert len(os.listdir("/proc/self/fd")) > len(before)
+    reader.close()
+    reader.close()
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_reads_what_this_kernel_and_its_controllers_tell(
+    group: cgroup.Group, offered: frozenset[str], spawn: Callable[[cgroup.Group], subprocess.Popen[bytes]]
+) -> None:
+    spawn(group)
+    usage = read(group)
+    assert (usage.memory is not None) == ("memory" in offered)
+    assert usage.pids == (1 if "pids" in offered else None)
+    assert usage.cpu is not None
+    assert usage.cpu.usage_usec >= usage.cpu.user_usec
+    assert (usage.cpu.nr_throttled is not None) == ("cpu" in offered)
+    assert set(usage.pressure) == {"cpu", "io", "memory"}
+
+
+def test_the_usage_of_a_removed_group_is_an_error(group: cgroup.Group) -> None:
+    with cgroup.UsageReader(group) as reader:
+        group.remove()
+        for use in (reader.read, reader.read_cpu, reader.read_pressure):
+            with pytest.raises(cgroup.GroupRemoved, match="has been removed"):
+                use()
