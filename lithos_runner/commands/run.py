@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 
 from . import CommandError
 
@@ -58,7 +59,10 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         supervisor.run(request, options)
     except supervisor.Refusal as refusal:
-        raise CommandError(str(refusal), exit_code=2) from refusal
+        faults = str(refusal)
+        print(faults, file=sys.stderr)
+        count = len(faults.splitlines())
+        raise CommandError(f"{count} error{'s'[: count > 1]}, nothing was started", exit_code=2) from refusal
     except supervisor.Failure as failure:
         raise CommandError(str(failure)) from failure
     return 0

@@ -9,19 +9,17 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
-import sysconfig
 
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 NAME = "dumb-init"
 
 
 def find() -> str:
-    """Return the path of the installed dumb-init: beside this Python's scripts, else on the system path.
+    """Return the path of the installed dumb-init: beside this Python, where pip puts it, else on the system path.
 
     Raises FileNotFoundError with what to do.
     """
-    directories = [sysconfig.get_path("scripts"), os.path.dirname(sys.executable), "/usr/bin", "/usr/local/bin"]
-    for directory in directories:
+    for directory in (os.path.dirname(sys.executable), "/usr/local/bin", "/usr/bin"):
         path = os.path.join(directory, NAME)
         if os.access(path, os.X_OK):
             return path

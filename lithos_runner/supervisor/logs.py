@@ -29,6 +29,7 @@ class LogFile:
         os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
         self.path = path
         self._open()
+        self._mark = self._size
 
     def _open(self) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -58,11 +59,16 @@ class LogFile:
             with suppress(FileNotFoundError):
                 os.rename(newer, older)
         self._open()
+        self._mark = 0
+
+    def mark(self) -> None:
+        """Begin a new life: ``last_line`` looks no further back than here."""
+        self._mark = self._size
 
     def last_line(self) -> str:
-        """Return the last line that is not empty, for messages; "" when there is none."""
+        """Return the last line of this life that is not empty, for messages; "" when there is none."""
         with open(self.path, "rb") as file:
-            file.seek(max(0, self._size - _TAIL))
+            file.seek(max(self._mark, self._size - _TAIL))
             lines = [line for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
         return lines[-1].strip() if lines else ""
 
@@ -90,7 +96,8 @@ class Stream:
         loop.watch(self._reader, READABLE, self._readable)
 
     def open(self, uid: int, gid: int) -> int:
-        """Return a new descriptor for the application, which may also open it again as /dev/stdout."""
+        """Return a new descriptor for an application's life; it may also open it again as /dev/stdout."""
+        self.file.mark()
         os.fchown(self._reader, uid, gid)
         return os.open(self._fifo, os.O_RDWR | os.O_CLOEXEC)
 

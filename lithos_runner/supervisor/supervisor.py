@@ -49,7 +49,8 @@ def run(request: loader.Request, options: Options) -> None:
             supervisor.start()
             supervisor.serve()
     except (store.AlreadyRunning, ListenFailed, cgroup.CgroupError) as error:
-        raise Failure(str(error)) from error
+        hint = "; --limits available goes on without it" if isinstance(error, cgroup.ControllerMissing) else ""
+        raise Failure(f"{error}{hint}") from error
     except OSError as error:
         raise Failure(f"cannot supervise {options.config}: {error}") from error
     if supervisor.fatal:
@@ -179,8 +180,7 @@ class Supervisor:
             return
         if not self.fatal:
             starts = instance.machine.restarts + 1
-            tries = f" (start {starts} of {starts})" if starts > 1 else ""
-            self.fatal = f"{instance.reason}{tries}; nothing of {instance.group.name} has ever been ready, ending"
+            self.fatal = f"{instance.group.name} has never been ready in {starts} start(s); ended, nothing is left"
         if not self._stopping:
             # The machine that gave up is still busy with this event.
             self._loop.deadline(self, time.monotonic(), self.stop)

@@ -1,4 +1,4 @@
-"""A host to look at: real processes in real cgroups, and a process that holds a runtime directory as a supervisor does."""
+"""A host to look at: real processes in real cgroups, and processes that act as supervisors do."""
 
 from __future__ import annotations
 
@@ -194,4 +194,6 @@ def command_line(*arguments: str, after: str = "") -> list[str]:
 
 def lithos(*arguments: str, after: str = "") -> subprocess.CompletedProcess[str]:
     """Run a command to its end in a pipe."""
-    return subprocess.run(command_line(*arguments, after=after), capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(
+        command_line(*arguments, after=after), capture_output=True, text=True, timeout=30, check=False
+    )

@@ -1,0 +1,51 @@
+# Two commands on a fresh Debian machine, as root: `make demo` and `make test`. Everything they need they install.
+
+PYTHON ?= python3
+PORT   ?= 80
+BIN    := .venv/bin
+
+.PHONY: help demo test lint unit vm docs bench-launch clean
+
+help: ## show what can be made
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: .venv/runs ## serve an example on port 80 (PORT= to change) from three instances; Ctrl-C ends it
+	@PORT=$(PORT) $(BIN)/python examples/hello/demo
+
+test: lint docs unit vm ## everything: lint, types, docs, unit and kernel tests, tests in the virtual machine
+
+lint: .venv/tests ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: .venv/tests ## build the documentation, warnings are errors
+	$(BIN)/sphinx-build -W -q -b html docs docs/_build/html
+
+unit: .venv/tests ## tests that need no virtual machine; they need root
+	@scripts/need vagrant
+	$(BIN)/pytest
+
+vm: .venv/tests ## tests of limits, OOM and systemd in a virtual machine
+	$(BIN)/python integration/vm test
+
+bench-launch: .venv/tests ## time a start against bwrap and crun on this host
+	@scripts/need bubblewrap crun
+	$(BIN)/python -m benchmarks.launch
+
+# Without -e in "compat" mode every start would pay for an import hook of setuptools.
+.venv/runs: setup.cfg pyproject.toml
+	@scripts/need python3-venv curl
+	@echo "setting up .venv"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11"; exit 1; }
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable .
+	@touch $@
+
+.venv/tests: .venv/runs
+	@echo "setting up what the tests need"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable '.[test,lint,docs]'
+	@touch $@
+
+clean: ## remove what was made here; the cache of the virtual machine stays in ~/.cache/lithos-runner
+	rm -rf .venv build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis ./*.egg-info
