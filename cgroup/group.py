@@ -53,7 +53,7 @@ class Group:
     @classmethod
     def _at(cls, path: str, name: str, parent: int | None) -> Self:
         # Not O_PATH: listing the directory and reading its extended attributes are EBADF with that.
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        flags = os.O_RDONLY | os.O_DIRECTORY
         try:
             return cls(path, os.open(name, flags, dir_fd=parent))
         except OSError as error:
@@ -298,7 +298,7 @@ class Group:
         path = self._path(name)
         try:
             # Without O_CREAT, which kernfs answers with EACCES, a wrong name is a clear ENOENT.
-            return os.open(name, flags | os.O_CLOEXEC, dir_fd=self.fd)
+            return os.open(name, flags, dir_fd=self.fd)
         except FileNotFoundError as error:
             raise self._why_absent(name, error) from error
         except OSError as error:

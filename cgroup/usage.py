@@ -78,7 +78,7 @@ class UsageReader:
 
     def _open(self, group: Group, name: str) -> None:
         try:
-            fd = self._fds[name] = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=group.fd)
+            fd = self._fds[name] = os.open(name, os.O_RDONLY, dir_fd=group.fd)
             os.pread(fd, 1, 0)
         except FileNotFoundError:
             return

@@ -66,11 +66,18 @@ def run(args: argparse.Namespace) -> int:
 def find(name: str, stream: str | None) -> list[logs.Log]:
     """The logs of the instances that `name` stands for; raises `UnknownNameError` when there are none."""
     with Observer() as observer:
-        directories = [logs.DEFAULT_DIRECTORY, *(s.log_dir for s in observer.supervisors())]
-    # A supervisor that runs knows better than the default where the logs of an instance are.
-    found = {(log.instance, log.stream): log for each in directories for log in logs.find_logs(each)}
-    instances = names.select(name, list(dict.fromkeys(instance for instance, _ in found)))
-    return [log for log in found.values() if log.instance in instances and stream in (None, log.stream)]
+        directories = dict.fromkeys(supervisor.log_dir for supervisor in observer.supervisors())
+    running = [log for each in directories for log in logs.find_logs(each)]
+    try:
+        return _choose(name, stream, running)
+    except names.UnknownNameError:
+        # It may have been stopped, and its logs are where they were.
+        return _choose(name, stream, [*running, *logs.find_logs(logs.default_directory())])
+
+
+def _choose(name: str, stream: str | None, found: list[logs.Log]) -> list[logs.Log]:
+    instances = names.select(name, list(dict.fromkeys(log.instance for log in found)))
+    return [log for log in found if log.instance in instances and stream in (None, log.stream)]
 
 
 def _print(found: list[logs.Log], count: int | None) -> None:

@@ -33,7 +33,7 @@ def address(text: str) -> tuple[str, int]:
     """Split `127.0.0.1:9600` or `[::1]:9600`."""
     host, _, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+    if not host.strip("[]") or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not ADDR:PORT, for example 127.0.0.1:9600")
     if ":" in host and not bracketed:
         raise argparse.ArgumentTypeError(f"an IPv6 address stands in brackets: [{host}]:{port}")

@@ -199,7 +199,7 @@ def _whole(kind: Integer) -> str:
 
 def _not_whole(written: str, node: yaml.ScalarNode, kind: Integer) -> str:
     if node.tag == STRING and kind.named is not None and not written[:1].isdigit():
-        return f"expected {_whole(kind)}, found the name {quoted(written)}, {kind.named(written)}"
+        return f"expected {_whole(kind)}, found the name {quoted(written)}, {kind.named(_passable(written))}"
     if node.value != written:
         return f"expected {_whole(kind)}, found {quoted(written)}"
     return _misread(node, f"expected {_whole(kind)}")

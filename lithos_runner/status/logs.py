@@ -58,6 +58,11 @@ def _identity(file: BinaryIO) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
+def default_directory() -> str:
+    """Where supervisors keep logs unless they are told otherwise."""
+    return os.environ.get("LITHOS_LOG_DIR", DEFAULT_DIRECTORY)
+
+
 def find_logs(directory: str) -> list[Log]:
     """All logs below `directory`, in the order of their instances."""
     found = {

@@ -4,6 +4,7 @@ import errno
 import os
 import select
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cgroup
-from cgroup.group import component
+from cgroup.group import _attach_if_alive, component
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,8 +47,10 @@ def test_every_accepted_name_stays_in_its_directory(name: str) -> None:
 
 
 def test_a_plain_directory_is_no_group(tmp_path: Path) -> None:
+    before = os.listdir("/proc/self/fd")
     with pytest.raises(cgroup.NoSuchFile, match=r"has no cgroup\.controllers"):
         cgroup.Group.open(str(tmp_path))
+    assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
 def test_a_missing_group_is_named(root: cgroup.Group) -> None:
@@ -178,10 +181,12 @@ def test_writes_one_process_a_time(group: cgroup.Group) -> None:
     assert group.wait_empty(SOON)
 
 
-def test_reads_a_list_of_processes_longer_than_a_page(group: cgroup.Group) -> None:
-    # One read(2) returns a page of it at most, which 1200 process ids of three digits exceed.
-    program = 'echo $$ > "$0/cgroup.procs"; for i in $(seq 1200); do sleep infinity & done; echo started; wait'
-    with subprocess.Popen(["sh", "-c", program, group.path], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as shell:
+def test_reads_a_list_of_processes_longer_than_a_page(group: cgroup.Group, tmp_path: Path) -> None:
+    # One read(2) returns a page of it at most, which 1200 process ids of three digits exceed. All wait to open a FIFO.
+    os.mkfifo(tmp_path / "fifo")
+    program = 'echo $$ > "$0/cgroup.procs"; for i in $(seq 1200); do read line < "$1" & done; echo started; wait'
+    command = ["sh", "-c", program, group.path, str(tmp_path / "fifo")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as shell:
         assert shell.stdout is not None
         assert shell.stdout.readline() == b"started\n"
         pids = group.core.procs
@@ -239,6 +244,27 @@ def test_vacating_makes_room_for_controllers(group: cgroup.Group, offered: froze
             group.attach(processes[0].pid)
 
 
+def test_a_process_that_ends_while_its_group_is_vacated_is_no_error(group: cgroup.Group) -> None:
+    process = subprocess.Popen(["true"])
+    process.wait()
+    _attach_if_alive(group, process.pid)
+    with pytest.raises(cgroup.Refused, match="no kernel thread"):
+        _attach_if_alive(group, 2)  # kthreadd, which is alive and stays where it is
+
+
+def test_processes_of_another_pid_namespace_cannot_be_vacated(group: cgroup.Group, spawn: Spawn) -> None:
+    process = spawn(group)
+    program = f"""
+import cgroup
+try: cgroup.Group.open({group.path!r}).vacate("leaf")
+except cgroup.Refused as error: print(error)
+"""
+    command = ["unshare", "--pid", "--fork", sys.executable, "-c", program]
+    output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=SOON).stdout
+    assert output.startswith(f"cannot empty {group.path}: it holds processes of another PID namespace")
+    assert group.core.procs == [process.pid]
+
+
 # Controllers and limits: what this host offers is set for real, of what it does not the reason is told.
 
 
@@ -249,6 +275,13 @@ def test_enables_what_is_on_offer_and_no_more(group: cgroup.Group, offered: froz
     group.enable(offered)
     group.enable(offered)
     assert group.enabled == offered
+
+
+def test_what_is_enabled_already_is_not_written(fake: Callable[[dict[str, str]], cgroup.Group]) -> None:
+    # Below a delegated group this matters: cgroup.subtree_control of its parent cannot be written.
+    directory = fake({"cgroup.controllers": "memory pids", "cgroup.subtree_control": "memory pids\n"})
+    directory.enable({"memory"})
+    assert directory.read("cgroup.subtree_control") == "memory pids"
 
 
 def test_an_unknown_controller_enables_nothing(group: cgroup.Group, offered: frozenset[str]) -> None:
@@ -340,11 +373,11 @@ def test_a_file_that_the_kernel_does_not_have_is_named(group: cgroup.Group) -> N
         group.read("cgroup.nothing")
 
 
-def test_pressure_that_is_switched_off_is_no_missing_controller(group: cgroup.Group) -> None:
-    assert group.memory.pressure["some"].total >= 0
-    group.write("cgroup.pressure", "0")
-    with pytest.raises(cgroup.NoSuchFile, match=r"memory\.pressure"):
-        _ = group.memory.pressure
+def test_pressure_that_the_kernel_does_not_keep_is_no_missing_controller(
+    fake: Callable[[dict[str, str]], cgroup.Group],
+) -> None:
+    with pytest.raises(cgroup.NoSuchFile, match=r"memory\.pressure: No such file"):
+        _ = fake({}).memory.pressure
 
 
 def test_the_core_files_read_as_the_kernel_documents(group: cgroup.Group) -> None:

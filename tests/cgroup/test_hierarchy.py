@@ -264,6 +264,11 @@ def test_names_the_controller_where_it_is_and_the_remedy(
     assert error.bound_to == (bound_to and bound_to.format(tmp_path))
 
 
+def test_a_directory_outside_of_the_hierarchy_has_no_switch_above_it(tmp_path: Path) -> None:
+    hierarchy = h.Hierarchy("/sys/fs/cgroup", "/", frozenset({"memory"}), {})
+    assert h.diagnose("memory", str(tmp_path), hierarchy, {}).bound_to is None
+
+
 # On the running kernel.
 
 

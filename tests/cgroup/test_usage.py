@@ -90,7 +90,30 @@ def test_reads_what_this_kernel_and_its_controllers_tell(
     assert usage.cpu is not None
     assert usage.cpu.usage_usec >= usage.cpu.user_usec
     assert (usage.cpu.nr_throttled is not None) == ("cpu" in offered)
-    assert set(usage.pressure) == {"cpu", "io", "memory"}
+    kept = {"cpu.pressure", "io.pressure", "memory.pressure"} & {*os.listdir(group.path)}
+    assert {f"{resource}.pressure" for resource in usage.pressure} == kept
+
+
+def test_pressure_that_is_shown_but_not_kept_is_left_out(
+    fake: Callable[[dict[str, str]], cgroup.Group], group: cgroup.Group
+) -> None:
+    # Before Linux 6.1 with psi=0 reading fails with EOPNOTSUPP, as cgroup.procs of a threaded group does everywhere.
+    with group.create("threaded") as threaded:
+        threaded.write("cgroup.type", "threaded")
+        directory = fake({"pids.current": "3\n"})
+        os.symlink(f"{threaded.path}/cgroup.procs", f"{directory.path}/memory.pressure")
+        assert read(directory) == cgroup.Usage(memory=None, cpu=None, pids=3, pressure={})
+
+
+def test_a_file_that_cannot_be_read_is_an_error_and_leaves_nothing_open(
+    fake: Callable[[dict[str, str]], cgroup.Group], group: cgroup.Group
+) -> None:
+    directory = fake({"cpu.stat": ""})
+    os.symlink(f"{group.path}/cgroup.kill", f"{directory.path}/pids.current")
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(cgroup.Refused, match=r"cannot read .*/pids\.current: Invalid argument"):
+        cgroup.UsageReader(directory)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_the_usage_of_a_removed_group_is_an_error(group: cgroup.Group) -> None:

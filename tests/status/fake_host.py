@@ -9,10 +9,15 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from cgroup.hierarchy import find
 from lithos_runner.status import processes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Acts as told on its standard input, one JSON list a line, and answers each with a line of JSON.
 SUPERVISOR = """
@@ -144,6 +149,14 @@ class Host:
         self.groups.rmdir()
 
 
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    monkeypatch.setenv("LITHOS_RUNTIME_DIR", str(tmp_path))
+    made = Host(tmp_path)
+    yield made
+    made.close()
+
+
 def state_of(real: RealInstance | None = None, **changes: Any) -> dict[str, Any]:
     """What a supervisor writes about an instance; without `real` it has no process."""
     sandbox, process, index = changes.get("sandbox", "run"), changes.get("process", "hello"), changes.get("index", 0)
@@ -171,29 +184,9 @@ def state_of(real: RealInstance | None = None, **changes: Any) -> dict[str, Any]
     }
 
 
-# Does what the dispatcher does with a command, in a process of its own.
-DRIVER = """
-import argparse, importlib, sys
-from lithos_runner.commands import CommandError
-command = importlib.import_module("lithos_runner.commands." + sys.argv[1])
-parser = argparse.ArgumentParser(prog="lithos " + sys.argv[1])
-command.configure(parser)
-try:
-    code = command.run(parser.parse_args(sys.argv[2:]))
-except CommandError as error:
-    print(f"lithos: {error}", file=sys.stderr)
-    code = error.exit_code
-{after}
-sys.exit(code)
-"""
+LITHOS = (sys.executable, "-m", "lithos_runner.commands.main")
 
 
-def command_line(*arguments: str, after: str = "") -> list[str]:
-    return [sys.executable, "-c", DRIVER.replace("{after}", after), *arguments]
-
-
-def lithos(*arguments: str, after: str = "") -> subprocess.CompletedProcess[str]:
+def lithos(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end in a pipe."""
-    return subprocess.run(
-        command_line(*arguments, after=after), capture_output=True, text=True, timeout=30, check=False
-    )
+    return subprocess.run([*LITHOS, *arguments], capture_output=True, text=True, timeout=30, check=False)

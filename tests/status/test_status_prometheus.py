@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +26,15 @@ def instance(**changes: Any) -> Instance:
     return Instance(**{key: value[key] for key in Instance._fields})
 
 
-def sight(**changes: Any) -> Sight:
-    readings = {"memory": None, "oom_kills": None, "cpu_seconds": None, "pids": None, "pressure": {}}
-    return Sight(
-        instance(**{k: v for k, v in changes.items() if k not in readings}),
-        **{**readings, **{k: v for k, v in changes.items() if k in readings}},
-    )
+def sight(
+    memory: Memory | None = None,
+    oom_kills: int | None = None,
+    cpu_seconds: float | None = None,
+    pids: int | None = None,
+    pressure: Mapping[tuple[str, str], float] | None = None,
+    **of_instance: Any,
+) -> Sight:
+    return Sight(instance(**of_instance), memory, oom_kills, cpu_seconds, pids, pressure or {})
 
 
 def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -129,7 +133,7 @@ def test_a_scrape_of_a_host_has_what_the_host_offers(host: Host) -> None:
         first, second = samples(prometheus.scrape(observer)), samples(prometheus.scrape(observer))
     assert first.keys() == second.keys()
     names = {name for name, _ in first}
-    offered = set((host.groups / "hello.0").iterdir()) and {path.name for path in (host.groups / "hello.0").iterdir()}
+    offered = set(os.listdir(host.groups / "hello.0"))
     assert ("lithos_instance_memory_peak_bytes" in names) == ("memory.peak" in offered)
     assert ("lithos_instance_memory_events_total" in names) == ("memory.events" in offered)
     assert ("lithos_instance_oom_kills_total" in names) == ("memory.current" in offered)

@@ -69,8 +69,8 @@ class TestSupervisors:
             assert [(instance.name, instance.state) for instance in seen.instances] == [("run/hello.0", "failed")]
 
     def test_a_user_who_may_not_open_the_lock_sees_them_too(self, host: Host) -> None:
-        supervisor = host.supervisor()
-        supervisor.tell("write_instance", state_of(host.instance()))
+        supervisor, real = host.supervisor(), host.instance()
+        supervisor.tell("write_instance", state_of(real))
         looker = (
             "import os; os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)\n"
             "observer = Observer()\n"
@@ -79,8 +79,7 @@ class TestSupervisors:
             "    print(seen.pid, observation.pid, observation.memory.current > 0)\n"
         )
         out = run_as_nobody(host, looker)
-        (instance,) = host._made[1:]
-        assert out.split() == [str(supervisor.process.pid), str(instance.app), "True"]
+        assert out.split() == [str(supervisor.process.pid), str(real.app), "True"]
         supervisor.kill()
         assert run_as_nobody(host, looker) == ""
 

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from fake_host import LITHOS, Host, lithos, state_of
+
+INSTANCE = (
+    *("name", "sandbox", "process", "index", "state", "pid", "uid", "gid", "generation", "started"),
+    *("restarts", "last_exit", "cgroup", "ports", "memory"),
+)
+
+
+def test_json_is_the_contract(host: Host) -> None:
+    supervisor, real = host.supervisor(), host.instance()
+    last_exit = {"code": None, "signal": 9, "oom_killed": True, "at": 1_700_000_000.5}
+    written = state_of(real, restarts=2, last_exit=last_exit, oom_kills=1)
+    supervisor.tell("write_instance", written)
+    supervisor.tell("write_instance", state_of(None, index=1))
+    done = lithos("ps", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    printed = json.loads(done.stdout)
+    assert list(printed) == ["supervisors"]
+    (seen,) = printed["supervisors"]
+    assert list(seen) == ["pid", "config", "started", "instances"]
+    assert (seen["pid"], seen["config"]) == (supervisor.process.pid, "/etc/lithos/hello.yaml")
+    assert seen["started"] == supervisor.started
+    first, second = seen["instances"]
+    assert tuple(first) == tuple(second) == INSTANCE
+    assert first["pid"] == real.app
+    for key in set(INSTANCE) - {"pid", "memory"}:
+        assert first[key] == written[key]
+    assert list(first["memory"]) == ["current", "peak", "max", "oom_kills", "source"]
+    assert (second["pid"], second["memory"], second["last_exit"]) == (None, None, None)
+
+
+def test_memory_is_what_the_host_offers(host: Host) -> None:
+    supervisor, real = host.supervisor(), host.instance()
+    supervisor.tell("write_instance", state_of(real, oom_kills=3))
+    memory = json.loads(lithos("ps", "--json").stdout)["supervisors"][0]["instances"][0]["memory"]
+    assert memory["current"] > 0
+    if "memory" in host.controllers:
+        assert (memory["source"], memory["max"], memory["oom_kills"]) == ("cgroup", None, 3)
+        assert memory["peak"] is None or memory["peak"] >= memory["current"] > 0
+    else:
+        assert memory == {**dict.fromkeys(("peak", "max", "oom_kills")), "current": memory["current"], "source": "proc"}
+
+
+def test_a_table_in_a_pipe(host: Host) -> None:
+    supervisor, real = host.supervisor(limits="available", not_enforced=["memory"]), host.instance()
+    supervisor.tell("write_instance", state_of(real))
+    heading, titles, line = lithos("ps").stdout.splitlines()
+    assert heading == f"/etc/lithos/hello.yaml  pid {supervisor.process.pid}, up 1h 01m  not limited: memory"
+    assert titles.split() == ["NAME", "STATE", "PID", "UPTIME", "MEMORY", "RESTARTS", "LAST", "EXIT", "PORTS"]
+    name, state, pid, minutes, _seconds, _memory, restarts, last_exit, ports = line.split()
+    assert (name, state, pid, minutes) == ("run/hello.0", "ready", str(real.app), "1m")
+    assert (restarts, last_exit, ports) == ("0", "-", "8080")
+
+
+@pytest.mark.usefixtures("host")
+def test_nothing_runs() -> None:
+    done = lithos("ps")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "lithos: nothing runs here, start something with `lithos run FILE`\n"
+    done = lithos("ps", "--json")
+    assert (done.returncode, json.loads(done.stdout), done.stderr) == (0, {"supervisors": []}, "")
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("run/hello", ["run/hello.0", "run/hello.1"]), ("web/api.0", ["web/api.0"])]
+)
+def test_a_name_chooses(host: Host, name: str, shown: list[str]) -> None:
+    first, second = host.supervisor("a"), host.supervisor("b")
+    for index in (0, 1):
+        first.tell("write_instance", state_of(None, index=index))
+    second.tell("write_instance", state_of(None, sandbox="web", process="api"))
+    printed = json.loads(lithos("ps", "--json", name).stdout)
+    assert [i["name"] for seen in printed["supervisors"] for i in seen["instances"]] == shown
+    assert len(printed["supervisors"]) == 1
+
+
+def test_an_unknown_name_is_an_error(host: Host) -> None:
+    host.supervisor().tell("write_instance", state_of(None))
+    done = lithos("ps", "run/helo")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "lithos: there is no run/helo, did you mean run/hello? (there are: run/hello.0)\n"
+
+
+@pytest.mark.parametrize("extra", [{}, {"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_colours_are_for_terminals_that_want_them(host: Host, extra: dict[str, str]) -> None:
+    host.supervisor().tell("write_instance", state_of(host.instance()))
+    control, terminal = os.openpty()
+    environment = {"TERM": "xterm", "PYTHONUTF8": "1", **os.environ, **extra}
+    environment.pop("NO_COLOR" if "NO_COLOR" not in extra else "", None)
+    subprocess.run([*LITHOS, "ps"], stdout=terminal, env=environment, check=True)
+    os.close(terminal)
+    assert (b"\x1b[32mready\x1b[0m" in os.read(control, 65536)) == (not extra)
+    os.close(control)
+
+
+FOREIGN = {"yaml", "attrs", "attr", "pyroute2", "asyncio", "subprocess", "rich", "prometheus_client", "http", "difflib"}
+
+
+def test_it_imports_little(host: Host) -> None:
+    host.supervisor().tell("write_instance", state_of(host.instance()))
+    script = "import sys; from lithos_runner.commands.main import main; main(['ps']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    table, modules = done.stdout.splitlines()[:-1], set(done.stdout.splitlines()[-1].split())
+    assert "run/hello.0" in table[-1]
+    assert not FOREIGN & {name.partition(".")[0] for name in modules}
+
+
+def test_it_takes_60_milliseconds_beyond_those_of_the_interpreter(host: Host) -> None:
+    """The best of several runs: what else this machine does is not our cost."""
+    host.supervisor().tell("write_instance", state_of(host.instance()))
+    bare = min(_seconds(sys.executable, "-c", "pass") for _ in range(10))
+    assert min(_seconds(*LITHOS, "ps") for _ in range(10)) - bare < 0.060
+
+
+def _seconds(*command: str) -> float:
+    started = time.perf_counter()
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - started
