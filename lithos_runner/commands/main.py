@@ -40,17 +40,10 @@ def parser_for(argv: list[str]) -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 1 it failed, 2 bad usage or configuration."""
-    words = sys.argv[1:] if argv is None else argv
-    parser = parser_for(words)
-    arguments = parser.parse_args(words)
-    if arguments.version:
-        print(_version())
-        return 0
-    if arguments.command is None:
-        parser.print_help()
-        return 2
+    _open_standard_streams()
     try:
-        return int(arguments.run(arguments))
+        code = _run(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
     except CommandError as error:
         print(f"lithos: {error}", file=sys.stderr)
         return error.exit_code
@@ -60,6 +53,31 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return 130
+    return code
+
+
+def _open_standard_streams() -> None:
+    """Take /dev/null for those of descriptors 0 to 2 that are closed, lest a socket of ours get such a number."""
+    while (null := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(null)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
+def _run(words: list[str]) -> int:
+    parser = parser_for(words)
+    try:
+        arguments = parser.parse_args(words)
+    except SystemExit as end:  # --help, or bad usage
+        return int(end.code or 0)
+    if arguments.version:
+        print(_version())
+        return 0
+    if arguments.command is None:
+        parser.print_help()
+        return 2
+    return int(arguments.run(arguments))
 
 
 def _version() -> str:

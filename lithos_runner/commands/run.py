@@ -8,6 +8,8 @@ import sys
 
 from . import CommandError
 
+MOST_INSTANCES = 10_000
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
@@ -29,10 +31,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _count(text: str) -> int:
-    count = int(text)
-    if not 0 <= count <= 10_000:
-        raise ValueError(text)
-    return count
+    if not text.isdecimal() or int(text) > MOST_INSTANCES:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {MOST_INSTANCES}")
+    return int(text)
 
 
 def run(arguments: argparse.Namespace) -> int:

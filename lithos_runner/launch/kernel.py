@@ -1,10 +1,12 @@
-"""The floor of the launcher: system calls that Python has no wrapper for.
+"""The floor of the launcher: system calls as values.
 
-Every function carries the name and the argument order of its system call, structures and constants carry
-their C names. Only ``ctypes`` and ``os`` are needed, because this module is loaded by the supervisor and runs
-in the child between ``clone3(2)`` and ``execve(2)``.
+Every function carries the name and the argument order of its system call and returns a ``Call``; ``perform`` does
+it. A child made by clone3(2) shares all memory with its parent until it writes, and every object that Python touches
+is written to: a call that the parent has prepared costs the child a quarter of the copied pages that the same call
+costs when the child first has to work out its arguments.
 
-Errors are ``OSError`` with the object's name as ``filename``.
+Structures and constants carry their C names. Nothing but ``ctypes`` and ``os`` is needed, because this module is
+loaded by the supervisor.
 """
 
 from __future__ import annotations
@@ -12,23 +14,25 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 # asm/unistd.h; calls since Linux 5.1 have the same number on every architecture (asm-generic/unistd.h 424+).
 _MACHINE = os.uname().machine
 _NUMBERS = {
-    "x86_64": {"pivot_root": 155, "execveat": 322},
-    "aarch64": {"pivot_root": 41, "execveat": 281},
+    "x86_64": {"fstat": 5, "getcwd": 79, "pivot_root": 155, "execveat": 322},
+    "aarch64": {"fstat": 80, "getcwd": 17, "pivot_root": 41, "execveat": 281},
 }
-NR_pivot_root = _NUMBERS.get(_MACHINE, {}).get("pivot_root", -1)
-NR_execveat = _NUMBERS.get(_MACHINE, {}).get("execveat", -1)
+_NUMBER = _NUMBERS.get(_MACHINE, dict.fromkeys(_NUMBERS["x86_64"], -1))
 NR_open_tree = 428
 NR_move_mount = 429
 NR_clone3 = 435
 NR_close_range = 436
 NR_openat2 = 437
+NR_faccessat2 = 439
 NR_mount_setattr = 442
 
+AT_EACCESS = 0x200
 AT_EMPTY_PATH = 0x1000
 AT_FDCWD = -100
 AT_RECURSIVE = 0x8000
@@ -41,6 +45,7 @@ CLONE_NEWPID = 0x20000000
 CLONE_NEWUTS = 0x04000000
 CLONE_PIDFD = 0x1000
 CLOSE_RANGE_CLOEXEC = 4
+F_GETFD = 1
 LINUX_CAPABILITY_VERSION_3 = 0x20080522
 MNT_DETACH = 2
 MOUNT_ATTR_NODEV = 0x4
@@ -70,7 +75,13 @@ PR_SET_PDEATHSIG = 1
 PR_SET_SECCOMP = 22
 RESOLVE_IN_ROOT = 0x10
 RESOLVE_NO_MAGICLINKS = 0x02
+RLIMIT_NOFILE = 7
 SECCOMP_MODE_FILTER = 2
+SIG_DFL = 0
+SIG_SETMASK = 2
+SIZEOF_SIGSET_T = 128
+SIZEOF_STAT = 256  # at least; both architectures begin it with st_dev and st_ino
+X_OK = 1
 
 
 class clone_args(ctypes.Structure):  # noqa: N801
@@ -112,33 +123,60 @@ class sock_fprog(ctypes.Structure):  # noqa: N801
     _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
 
 
+_int, _unsigned, _long, _string, _pointer = (
+    ctypes.c_int,
+    ctypes.c_ulong,
+    ctypes.c_long,
+    ctypes.c_char_p,
+    ctypes.c_void_p,
+)
 # PyDLL keeps the GIL: clone3 returns twice, and the child must not wait for a lock whose owner it left behind.
 _libc = ctypes.PyDLL(None, use_errno=True)
-_libc.syscall.restype = ctypes.c_long
-_libc.mount.argtypes = (
-    ctypes.c_char_p,
-    ctypes.c_char_p,
-    ctypes.c_char_p,
-    ctypes.c_ulong,
-    ctypes.c_char_p,
-)
-_libc.prctl.argtypes = (ctypes.c_int, *(ctypes.c_ulong,) * 4)
-_syscall = _libc.syscall
 
 
-def _checked(result: int, name: str | bytes | None = None) -> int:
-    if result < 0:
+def _function(name: str, *arguments: type) -> Callable[..., int]:
+    """Return libc's ``name`` with its own argument types; every use of ``syscall`` gets a function of its own."""
+    function: Any = _libc[name]
+    function.argtypes = arguments
+    function.restype = _long
+    return function  # type: ignore[no-any-return]
+
+
+class Call(NamedTuple):
+    """A system call that has not been made yet.
+
+    It has failed when its result is negative or, where one is ``expected``, another one. ``what`` is the object that
+    error messages name. The pointers among the arguments keep alive what they point to.
+    """
+
+    function: Callable[..., int]
+    arguments: tuple[object, ...]
+    what: str = ""
+    expected: int | None = None
+
+    def expect(self, result: int, what: str) -> Call:
+        """Return the call with the result that it must have, for assertions."""
+        return self._replace(expected=result, what=what)
+
+
+def perform(call: Call) -> int:
+    """Make the call; raises OSError with the object's name."""
+    result = call.function(*call.arguments)
+    if result < 0 or (call.expected is not None and result != call.expected):
         number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), name)
+        raise OSError(number, os.strerror(number), call.what)
     return result
+
+
+_clone3 = _function("syscall", _long, _pointer, _unsigned)
 
 
 def clone3(flags: int, cgroup: int | None) -> tuple[int, int]:
     """Create a child, inside the cgroup held by the directory descriptor ``cgroup``; see clone(2).
 
-    Returns ``(pid, pidfd)`` in the parent and ``(0, -1)`` in the child, which goes on in the same frame.
-    ``CLONE_CLEAR_SIGHAND`` resets handlers but leaves ignored signals ignored. The caller must be
-    single-threaded, since libc's fork handlers do not run.
+    Returns ``(pid, pidfd)`` in the parent and ``(0, -1)`` in the child, which goes on in the same frame; unlike the
+    others this call is made at once. ``CLONE_CLEAR_SIGHAND`` resets handlers but leaves ignored signals ignored. The
+    caller must be single-threaded, since libc's fork handlers do not run. Raises OSError.
     """
     pidfd = ctypes.c_int(-1)
     arguments = clone_args(
@@ -147,119 +185,263 @@ def clone3(flags: int, cgroup: int | None) -> tuple[int, int]:
         exit_signal=signal.SIGCHLD,
         cgroup=cgroup or 0,
     )
-    pid = _checked(_syscall(NR_clone3, ctypes.byref(arguments), ctypes.sizeof(arguments)), "clone3")
+    pid = _clone3(NR_clone3, ctypes.addressof(arguments), ctypes.sizeof(arguments))
+    if pid < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), "clone3")
     return pid, pidfd.value
 
 
-def mount(source: bytes | None, target: bytes, filesystem: bytes | None, flags: int, data: bytes | None = None) -> None:
+# Mounts.
+
+_mount = _function("mount", _string, _string, _string, _unsigned, _string)
+_umount2 = _function("umount2", _string, _int)
+_pivot_root = _function("syscall", _long, _string, _string)
+_open_tree = _function("syscall", _long, _int, _string, _unsigned)
+_move_mount = _function("syscall", _long, _int, _string, _int, _string, _unsigned)
+_mount_setattr = _function("syscall", _long, _int, _string, _unsigned, _pointer, _unsigned)
+_openat2 = _function("syscall", _long, _int, _string, _pointer, _unsigned)
+
+
+def mount(source: bytes | None, target: bytes, filesystem: bytes | None, flags: int, data: bytes | None = None) -> Call:
     """Attach a file system or change a mount; see mount(2)."""
-    _checked(_libc.mount(source, target, filesystem, flags, data), target)
+    return Call(_mount, (source, target, filesystem, flags, data), os.fsdecode(target))
 
 
-def umount2(target: bytes, flags: int) -> None:
+def umount2(target: bytes, flags: int) -> Call:
     """Detach a mount; see umount(2)."""
-    _checked(_libc.umount2(target, flags), target)
+    return Call(_umount2, (target, flags), os.fsdecode(target))
 
 
-def pivot_root(new_root: bytes, put_old: bytes) -> None:
+def pivot_root(new_root: bytes, put_old: bytes) -> Call:
     """Change the root mount of this mount namespace; see pivot_root(2)."""
-    _checked(_syscall(NR_pivot_root, new_root, put_old), new_root)
+    return Call(_pivot_root, (_NUMBER["pivot_root"], new_root, put_old), os.fsdecode(new_root))
 
 
-def open_tree(directory: int, path: bytes, flags: int) -> int:
+def open_tree(directory: int, path: bytes, flags: int) -> Call:
     """Open a mount, or with ``OPEN_TREE_CLONE`` a detached copy of it; see open_tree(2)."""
-    return _checked(_syscall(NR_open_tree, directory, path, flags | OPEN_TREE_CLOEXEC), path)
+    return Call(_open_tree, (NR_open_tree, directory, path, flags | OPEN_TREE_CLOEXEC), os.fsdecode(path))
 
 
-def move_mount(source: int, target_directory: int, target: bytes, flags: int) -> None:
+def move_mount(source: int, target_directory: int, target: bytes, flags: int) -> Call:
     """Attach the mount held by the descriptor ``source``; see move_mount(2)."""
-    _checked(_syscall(NR_move_mount, source, b"", target_directory, target, flags), target)
+    arguments = (NR_move_mount, source, b"", target_directory, target, flags)
+    return Call(_move_mount, arguments, os.fsdecode(target))
 
 
-def mount_setattr(directory: int, path: bytes, flags: int, attr_set: int) -> None:
+def mount_setattr(directory: int, path: bytes, flags: int, attr_set: int) -> Call:
     """Set attributes of a mount, of the whole tree with ``AT_RECURSIVE``; see mount_setattr(2)."""
     attributes = mount_attr(attr_set=attr_set)
-    _checked(
-        _syscall(NR_mount_setattr, directory, path, flags, ctypes.byref(attributes), ctypes.sizeof(attributes)),
-        path or "mount_setattr",
-    )
+    arguments = (NR_mount_setattr, directory, path, flags, ctypes.byref(attributes), ctypes.sizeof(attributes))
+    return Call(_mount_setattr, arguments, os.fsdecode(path))
 
 
-def setns(descriptor: int, kind: int) -> None:
-    """Enter the namespace held by ``descriptor``; see setns(2). Python has it since 3.12."""
-    _checked(_libc.setns(descriptor, kind), "setns")
-
-
-def unshare(flags: int) -> None:
-    """Leave shared namespaces for copies of them; see unshare(2). Python has it since 3.12."""
-    _checked(_libc.unshare(flags), "unshare")
-
-
-def openat2(directory: int, path: bytes, flags: int, resolve: int, mode: int = 0) -> int:
+def openat2(directory: int, path: bytes, flags: int, resolve: int) -> Call:
     """Open ``path`` below ``directory`` with restricted path resolution; see openat2(2)."""
-    how = open_how(flags=flags | os.O_CLOEXEC, mode=mode, resolve=resolve)
-    return _checked(_syscall(NR_openat2, directory, path, ctypes.byref(how), ctypes.sizeof(how)), path)
+    how = open_how(flags=flags | os.O_CLOEXEC, resolve=resolve)
+    return Call(_openat2, (NR_openat2, directory, path, ctypes.byref(how), ctypes.sizeof(how)), os.fsdecode(path))
 
 
-def close_range(first: int, last: int, flags: int) -> None:
+# Namespaces, session, limits.
+
+_setns = _function("setns", _int, _int)
+_unshare = _function("unshare", _int)
+_sethostname = _function("sethostname", _string, _unsigned)
+_setsid = _function("setsid")
+_getsid = _function("getsid", _int)
+_chdir = _function("chdir", _string)
+_getcwd = _function("syscall", _long, _pointer, _unsigned)
+_setrlimit = _function("setrlimit", _int, _pointer)
+_signal = _function("signal", _int, _pointer)
+_sigprocmask = _function("sigprocmask", _int, _pointer, _pointer)
+_faccessat2 = _function("syscall", _long, _int, _string, _int, _int)
+
+
+def setns(descriptor: int, kind: int) -> Call:
+    """Enter the namespace held by ``descriptor``; see setns(2). Python has it since 3.12."""
+    return Call(_setns, (descriptor, kind))
+
+
+def unshare(flags: int) -> Call:
+    """Leave shared namespaces for copies of them; see unshare(2). Python has it since 3.12."""
+    return Call(_unshare, (flags,))
+
+
+def sethostname(name: bytes) -> Call:
+    """Set the host name of the UTS namespace; see sethostname(2)."""
+    return Call(_sethostname, (name, len(name)))
+
+
+def setsid() -> Call:
+    """Become the leader of a new session; see setsid(2)."""
+    return Call(_setsid, ())
+
+
+def getsid() -> Call:
+    """Return this process's session; see getsid(2)."""
+    return Call(_getsid, (0,))
+
+
+def chdir(path: bytes) -> Call:
+    """Change the working directory; see chdir(2)."""
+    return Call(_chdir, (path,), os.fsdecode(path))
+
+
+def getcwd(buffer: ctypes.Array[ctypes.c_char]) -> Call:
+    """Write the working directory into ``buffer``; it begins with "(unreachable)" outside the root; see getcwd(3)."""
+    return Call(_getcwd, (_NUMBER["getcwd"], ctypes.addressof(buffer), ctypes.sizeof(buffer)))
+
+
+def setrlimit(resource: int, limit: int) -> Call:
+    """Set a soft and hard resource limit; see getrlimit(2)."""
+    return Call(_setrlimit, (resource, ctypes.byref((ctypes.c_ulong * 2)(limit, limit))))
+
+
+def default_signal(number: int) -> Call:
+    """Give a signal its default action; see signal(2)."""
+    return Call(_signal, (number, SIG_DFL))
+
+
+def unblock_signals() -> Call:
+    """Block no signal; see sigprocmask(2)."""
+    empty = ctypes.create_string_buffer(SIZEOF_SIGSET_T)
+    return Call(_sigprocmask, (SIG_SETMASK, ctypes.byref(empty), None))
+
+
+def faccessat2(path: bytes, mode: int) -> Call:
+    """Check ``path`` as the effective user; see access(2)."""
+    return Call(_faccessat2, (NR_faccessat2, AT_FDCWD, path, mode, AT_EACCESS), os.fsdecode(path))
+
+
+# Descriptors.
+
+_dup2 = _function("dup2", _int, _int)
+_dup3 = _function("dup3", _int, _int, _int)
+_fcntl = _function("fcntl", _int, _int)
+_fstat = _function("syscall", _long, _int, _pointer)
+_close_range = _function("syscall", _long, ctypes.c_uint, ctypes.c_uint, ctypes.c_uint)
+
+
+def dup2(source: int, target: int) -> Call:
+    """Make ``target`` another name of ``source``, without close-on-exec; they must differ; see dup(2)."""
+    return Call(_dup2, (source, target))
+
+
+def dup3(source: int, target: int, flags: int) -> Call:
+    """Make ``target`` another name of ``source``; see dup(2)."""
+    return Call(_dup3, (source, target, flags))
+
+
+def get_descriptor_flags(descriptor: int) -> Call:
+    """Return FD_CLOEXEC (1) or 0; see fcntl(2)."""
+    return Call(_fcntl, (descriptor, F_GETFD))
+
+
+def fstat(descriptor: int, buffer: ctypes.Array[ctypes.c_char]) -> Call:
+    """Write ``struct stat`` into ``buffer`` of ``SIZEOF_STAT`` bytes; see stat(2)."""
+    return Call(_fstat, (_NUMBER["fstat"], descriptor, ctypes.addressof(buffer)))
+
+
+def close_range(first: int, last: int, flags: int) -> Call:
     """Close descriptors, or mark them close-on-exec with ``CLOSE_RANGE_CLOEXEC``; see close_range(2)."""
-    _checked(_syscall(NR_close_range, ctypes.c_uint(first), ctypes.c_uint(last), flags))
+    return Call(_close_range, (NR_close_range, first, last, flags))
 
 
-def execveat(directory: int, path: bytes, argv: ctypes.Array[ctypes.c_char_p], envp: object, flags: int) -> None:
-    """Replace this process with the program held by a descriptor; see execveat(2). Returns only by raising."""
-    _checked(_syscall(NR_execveat, directory, path, argv, envp, flags), path)
+# Users and privileges.
+
+_prctl = _function("prctl", _int, _unsigned, _unsigned, _unsigned, _unsigned)
+_setgroups = _function("setgroups", _unsigned, _pointer)
+_getgroups = _function("getgroups", _int, _pointer)
+_setresgid = _function("setresgid", ctypes.c_uint, ctypes.c_uint, ctypes.c_uint)
+_setresuid = _function("setresuid", ctypes.c_uint, ctypes.c_uint, ctypes.c_uint)
+_getresgid = _function("getresgid", _pointer, _pointer, _pointer)
+_getresuid = _function("getresuid", _pointer, _pointer, _pointer)
+_capset = _function("capset", _pointer, _pointer)
+_capget = _function("capget", _pointer, _pointer)
+
+_EMPTY = (cap_user_data * 2)()
 
 
-def string_array(values: tuple[bytes, ...]) -> ctypes.Array[ctypes.c_char_p]:
-    """Build the NULL-terminated ``char *[]`` that execve(2) takes; made before the clone, used after it."""
-    return (ctypes.c_char_p * (len(values) + 1))(*values, None)
-
-
-def prctl(option: int, argument: int = 0, argument3: int = 0) -> int:
+def prctl(option: int, argument: int = 0, argument3: int = 0) -> Call:
     """Operate on this process; see prctl(2)."""
-    return _checked(_libc.prctl(option, argument, argument3, 0, 0), "prctl")
+    return Call(_prctl, (option, argument, argument3, 0, 0))
 
 
-def drop_bounding_set(last: int) -> None:
-    """Drop the capabilities 0 to ``last`` from the bounding set; see capabilities(7)."""
-    drop = _libc.prctl
-    for capability in range(last + 1):
-        if drop(PR_CAPBSET_DROP, capability, 0, 0, 0):
-            _checked(-1, f"capability {capability}")
+def setgroups_none() -> Call:
+    """Have no supplementary groups; see setgroups(2)."""
+    return Call(_setgroups, (0, None))
 
 
-def bounding_set_empty(last: int) -> bool:
-    """Whether none of the capabilities 0 to ``last`` is in the bounding set."""
-    read = _libc.prctl
-    return not any(read(PR_CAPBSET_READ, capability, 0, 0, 0) for capability in range(last + 1))
+def getgroups_count() -> Call:
+    """Return the number of supplementary groups; see getgroups(2)."""
+    return Call(_getgroups, (0, None))
 
 
-def capset_empty() -> None:
+def setresgid(gid: int) -> Call:
+    """Set the real, effective and saved group; see setresuid(2)."""
+    return Call(_setresgid, (gid, gid, gid))
+
+
+def setresuid(uid: int) -> Call:
+    """Set the real, effective and saved user; see setresuid(2)."""
+    return Call(_setresuid, (uid, uid, uid))
+
+
+def getresgid(buffer: ctypes.Array[ctypes.c_uint]) -> Call:
+    """Write the real, effective and saved group into ``buffer``; see getresuid(2)."""
+    return Call(_getresgid, _addresses(buffer))
+
+
+def getresuid(buffer: ctypes.Array[ctypes.c_uint]) -> Call:
+    """Write the real, effective and saved user into ``buffer``; see getresuid(2)."""
+    return Call(_getresuid, _addresses(buffer))
+
+
+def _addresses(buffer: ctypes.Array[ctypes.c_uint]) -> tuple[object, ...]:
+    return tuple(ctypes.byref(buffer, index * ctypes.sizeof(ctypes.c_uint)) for index in range(3))
+
+
+def capset_empty() -> Call:
     """Empty the effective, permitted and inheritable capability sets; see capset(2)."""
-    header = cap_user_header(version=LINUX_CAPABILITY_VERSION_3)
-    _checked(_libc.capset(ctypes.byref(header), (cap_user_data * 2)()), "capset")
+    return Call(_capset, (_capability_header(), ctypes.byref(_EMPTY)))
 
 
-def capget() -> tuple[int, int, int]:
-    """Return the (effective, permitted, inheritable) sets as bit masks; see capget(2)."""
-    header = cap_user_header(version=LINUX_CAPABILITY_VERSION_3)
-    data = (cap_user_data * 2)()
-    _checked(_libc.capget(ctypes.byref(header), data), "capget")
-    low, high = data
-    return (
-        low.effective | high.effective << 32,
-        low.permitted | high.permitted << 32,
-        low.inheritable | high.inheritable << 32,
-    )
+def capget(buffer: ctypes.Array[cap_user_data]) -> Call:
+    """Write the three sets, two words each, into ``buffer``; see capget(2)."""
+    return Call(_capget, (_capability_header(), ctypes.byref(buffer)))
 
 
-def set_seccomp(program: ctypes.Array[ctypes.c_char], instructions: int) -> None:
+def _capability_header() -> object:
+    return ctypes.byref(cap_user_header(version=LINUX_CAPABILITY_VERSION_3))
+
+
+def seccomp_filter(program: sock_fprog) -> Call:
     """Install a classic BPF filter for this process; no_new_privs must be set; see seccomp(2)."""
-    filter_program = sock_fprog(len=instructions, filter=ctypes.addressof(program))
-    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(filter_program))
+    return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(program))
+
+
+# The end: compare, execute.
+
+_memcmp = _function("memcmp", _pointer, _pointer, _unsigned)
+_execveat = _function("syscall", _long, _int, _string, _pointer, _pointer, _int)
+
+
+def memcmp(left: object, right: object, size: int) -> Call:
+    """Compare memory that earlier calls have written; 0 when it is equal."""
+    return Call(_memcmp, (left, right, size))
+
+
+def execveat(directory: int, path: bytes, argv: tuple[bytes, ...], envp: tuple[bytes, ...], flags: int) -> Call:
+    """Replace this process with a program; see execveat(2). It returns only when it has failed."""
+    arguments = (_NUMBER["execveat"], directory, path, _string_array(argv), _string_array(envp), flags)
+    return Call(_execveat, arguments, os.fsdecode(path))
+
+
+def _string_array(values: tuple[bytes, ...]) -> object:
+    """Build the NULL-terminated ``char *[]`` that execve(2) takes."""
+    return ctypes.byref((ctypes.c_char_p * (len(values) + 1))(*values, None))
 
 
 def supported() -> bool:
     """Whether this machine's architecture is one of those whose system call numbers are known here."""
-    return sys.platform == "linux" and _MACHINE in _NUMBERS
+    return _MACHINE in _NUMBERS

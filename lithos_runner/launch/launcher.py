@@ -6,14 +6,16 @@ third out of every start: an instance begins with a copy of that mount namespace
 
 from __future__ import annotations
 
+import errno
 import os
 import select
+import signal
 from collections.abc import Mapping
 
 from . import kernel
-from .operations import Context, Hold
+from .preparation import Context, Hold, Preparation
 from .sequence import Host, survey, template_sequence
-from .spawn import Child, outcome, spawn, start
+from .spawn import Child, explain, read_report, send_report, spawn, start
 from .spec import LaunchSpec
 
 _PREPARATION_TIMEOUT = 30.0  # seconds; a root on a network file system may take its time
@@ -59,23 +61,37 @@ class Launcher:
 
     def _prepare(self, root: str) -> int:
         """Let a child make the mount namespace, keep the namespace, let the child go."""
-        context = Context({}, None)
-        steps = template_sequence(root, self.host)
-        child = start([*steps, Hold()], context, kernel.CLONE_NEWNS, None)
+        steps = [*template_sequence(root, self.host), Hold()]
+        pid, pidfd, status = start(lambda report: _apply(steps, report), kernel.CLONE_NEWNS, None)
         try:
-            self._await(root, child)
-            return os.open(f"/proc/{child.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+            _await(root, steps, status)
+            return os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         finally:
-            os.close(child.status)
-            os.kill(child.pid, 9)
-            os.waitpid(child.pid, 0)
-            os.close(child.pidfd)
+            os.close(status)
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            os.close(pidfd)
 
-    def _await(self, root: str, child: Child) -> None:
-        waiting = select.poll()
-        waiting.register(child.status, select.POLLIN)
-        if not waiting.poll(_PREPARATION_TIMEOUT * 1000):
-            raise RootUnusable(f"cannot prepare the root {root}: no answer from its file system for 30 s")
-        failure = outcome(f"root {root}", child)
-        if failure:
-            raise RootUnusable(failure.sentence)
+
+def _apply(steps: list[Preparation], report: int) -> None:
+    """Do the steps in the child; the last one does not return."""
+    context = Context(report)
+    for index, step in enumerate(steps):
+        try:
+            step.apply(context)
+        except OSError as error:
+            name = error.filename or ""
+            send_report(report, index, error.errno or errno.EIO, os.fsdecode(name))
+            return
+
+
+def _await(root: str, steps: list[Preparation], status: int) -> None:
+    waiting = select.poll()
+    waiting.register(status, select.POLLIN)
+    if not waiting.poll(_PREPARATION_TIMEOUT * 1000):
+        raise RootUnusable(f"cannot prepare the root {root}: no answer from its file system for 30 s")
+    report = read_report(status)
+    if report is not None:
+        index, number, what = report
+        kind, phrase = type(steps[index]).__name__, steps[index].describe()
+        raise RootUnusable(explain(f"root {root}", kind, phrase, number, what))

@@ -102,13 +102,6 @@ _BY_ARGUMENT = {
 Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, operand
 
 
-class Filter(NamedTuple):
-    """An assembled program, ready for ``kernel.set_seccomp``."""
-
-    program: ctypes.Array[ctypes.c_char]
-    instructions: int
-
-
 def names() -> list[str]:
     """Everything that instances may not do, for the documentation."""
     return sorted([*_DENIED, *_ABSENT, *_BY_ARGUMENT])
@@ -161,13 +154,11 @@ def instructions(machine: str) -> list[Instruction]:
     return [*code, *_search(known), (_RET_K, 0, 0, SECCOMP_RET_ALLOW)]
 
 
-def assemble(machine: str | None = None) -> Filter:
-    """Return the filter of this machine as bytes in the kernel's form (``struct sock_filter``, 8 bytes each)."""
+def assemble(machine: str | None = None) -> kernel.sock_fprog:
+    """Return the filter of this machine in the kernel's form; see ``kernel.seccomp_filter``."""
     code = instructions(machine or os.uname().machine)
     raw = b"".join(struct.pack("HBBI", *instruction) for instruction in code)
-    return Filter(ctypes.create_string_buffer(raw, len(raw)), len(code))
-
-
-def install(program: Filter) -> None:
-    """Install the filter for this process and all that it starts; no_new_privs must be set already."""
-    kernel.set_seccomp(program.program, program.instructions)
+    program = kernel.sock_fprog(len=len(code))
+    program.instructions = ctypes.create_string_buffer(raw, len(raw))  # the structure keeps its memory alive
+    program.filter = ctypes.addressof(program.instructions)
+    return program

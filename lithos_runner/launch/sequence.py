@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from . import init, kernel, operations, seccomp
+from . import descriptors, init, kernel, operations, preparation, seccomp
 from .operations import Operation
+from .preparation import Preparation
 from .spec import LaunchSpec, environment
 
 # What the OCI runtime specification's default configuration makes read-only or hides in /proc.
 PROC_READ_ONLY = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 PROC_HIDDEN = ("kcore", "key-users", "keys", "kmsg", "latency_stats", "sched_debug", "timer_list")
 TMP_SIZE = "100m"  # what lithos gives its tmpfs volumes
-_STDIO = (0, 1, 2)
 
 
 class Host(NamedTuple):
@@ -30,7 +31,7 @@ class Host(NamedTuple):
     proc_read_only: tuple[str, ...]
     proc_hidden: tuple[str, ...]
     resolv_conf: str | None
-    seccomp: seccomp.Filter
+    seccomp: kernel.sock_fprog
     init: int
 
 
@@ -62,26 +63,28 @@ def _resolv_conf_in_run(path: str) -> str | None:
     return path.lstrip("/") if path.startswith("/run/") and os.path.isfile(path) else None
 
 
-def template_sequence(root: str, host: Host) -> list[Operation]:
+def template_sequence(root: str, host: Host) -> list[Preparation]:
     """Return what prepares the mount namespace that every instance on ``root`` starts from a copy of."""
     if root == "/":
-        parts: list[Operation] = [operations.MountDev(), operations.HideRun(host.resolv_conf)]
+        parts: list[Preparation] = [preparation.MountDev(), preparation.HideRun(host.resolv_conf)]
     else:
-        parts = [operations.BindHost("/sys", "sys"), operations.MountDev(), operations.HideRun(None)]
+        parts = [preparation.BindHost("/sys", "sys"), preparation.MountDev(), preparation.HideRun(None)]
     return [
-        operations.PrivatePropagation(),
-        operations.OpenRoot(root, host.mount_point),
+        preparation.PrivatePropagation(),
+        preparation.OpenRoot(root, host.mount_point),
         *parts,
-        operations.Pivot(),
+        preparation.Pivot(),
     ]
 
 
-def sequence(spec: LaunchSpec, host: Host, template: int) -> list[Operation]:
+def sequence(spec: LaunchSpec, host: Host, template: int, sources: Mapping[int, int]) -> list[Operation]:
     """Return what the child has to do between clone3(2) and the application's first instruction.
 
-    ``template`` is a descriptor of the mount namespace that ``template_sequence`` prepared.
+    ``template`` is a descriptor of the mount namespace that ``template_sequence`` prepared; ``sources`` maps each
+    descriptor that the application shall have to one of ours.
     """
-    targets = (*_STDIO, *(fd for fd, _ in spec.sockets if fd not in _STDIO))
+    plan = descriptors.plan(sources, (host.init,) if spec.init else ())
+    files = tuple((target, _identity(source)) for target, source in sources.items())
     check = [operations.CheckExecutable(spec.executable, spec.uid)] if spec.init else []
     return [
         operations.ResetSignals(host.ignored_signals, unblock=not spec.init),
@@ -89,15 +92,20 @@ def sequence(spec: LaunchSpec, host: Host, template: int) -> list[Operation]:
         *_own_mounts(spec.uid, host),
         operations.SetHostname(spec.hostname),
         operations.NewSession(),
-        operations.PlaceDescriptors(targets),
+        operations.PlaceDescriptors(plan),
         operations.LimitFiles(spec.fileno_limit),
         operations.ChangeDirectory(spec.workdir),
         operations.DropRoot(spec.uid, spec.gid, host.last_capability),
         *check,
         operations.RestrictSystemCalls(host.seccomp),
-        operations.Verify(spec.uid, spec.gid, targets, host.last_capability),
-        operations.Execute(spec.executable, spec.arguments, environment(spec)),
+        operations.Verify(spec.uid, spec.gid, files, host.last_capability),
+        operations.Execute(spec.executable, spec.arguments, environment(spec), next(iter(plan.kept), None)),
     ]
+
+
+def _identity(descriptor: int) -> tuple[int, int]:
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino
 
 
 def _own_mounts(uid: int, host: Host) -> list[Operation]:

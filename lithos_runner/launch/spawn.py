@@ -1,20 +1,22 @@
 """One ``clone3``: from a LaunchSpec to a process that is becoming the instance.
 
 ``spawn`` returns at once; the child reports through a close-on-exec pipe: end of file means that execve(2) happened,
-anything else is the step that failed. The caller waits for it with epoll, so a slow or hostile file system cannot
+anything else is the call that failed. The caller waits for it with epoll, so a slow or hostile file system cannot
 stop the supervisor.
 """
 
 from __future__ import annotations
 
-import _signal  # see operations: the enums of `signal` cost more than the system calls
+import _signal  # the `signal` module turns every number of a mask into an enum, which takes longer than the call
+import ctypes
 import errno
+import fcntl
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, NoReturn
 
 from . import kernel
-from .operations import Context, Operation, SetupRefused
+from .operations import Operation
 from .sequence import Host, sequence
 from .spec import LaunchSpec
 
@@ -33,6 +35,13 @@ class SetupFailure(NamedTuple):
     sentence: str
 
 
+class Step(NamedTuple):
+    """One system call of the set-up and the operation that it belongs to."""
+
+    operation: Operation
+    call: kernel.Call
+
+
 class Child(NamedTuple):
     """A process that has been created; the descriptors belong to the caller.
 
@@ -42,7 +51,7 @@ class Child(NamedTuple):
     pid: int
     pidfd: int
     status: int
-    steps: list[Operation]
+    steps: list[Step]
 
 
 def spawn(spec: LaunchSpec, host: Host, template: int, cgroup: int, sources: Mapping[int, int]) -> Child:
@@ -52,81 +61,100 @@ def spawn(spec: LaunchSpec, host: Host, template: int, cgroup: int, sources: Map
     0 to 2 included, to an open one of ours. Raises OSError when the kernel refuses the process (EAGAIN, ENOMEM,
     EBUSY for a cgroup that is not a leaf).
     """
-    context = Context(dict(sources), host.init if spec.init else None)
-    return start(sequence(spec, host, template), context, NAMESPACES, cgroup)
+    steps = [Step(one, call) for one in sequence(spec, host, template, sources) for call in one.calls()]
+    calls = [(call.function, call.arguments, call.expected) for _, call in steps]
+    # Above the descriptors that the set-up moves around, so that it can report to its last moment.
+    above = max(*sources, *sources.values(), host.init, template) + len(sources) + 2
+    pid, pidfd, status = start(lambda report: _make(calls, report), NAMESPACES, cgroup, above)
+    return Child(pid, pidfd, status, steps)
 
 
-def start(steps: list[Operation], context: Context, namespaces: int, cgroup: int | None) -> Child:
-    """Create a process that does ``steps``, and ends if they do not replace it."""
-    status, context.status = os.pipe2(os.O_CLOEXEC)
+def start(body: Callable[[int], object], namespaces: int, cgroup: int | None, above: int = 3) -> tuple[int, int, int]:
+    """Create a process that calls ``body(report)`` and ends; return its pid, pidfd and the other end of ``report``.
+
+    Both ends are close-on-exec, the child's has a number of at least ``above``.
+    """
+    status, low = os.pipe2(os.O_CLOEXEC)
+    report = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, above)
+    os.close(low)
     before = _signal.pthread_sigmask(_signal.SIG_BLOCK, _ALL_SIGNALS)
     try:
         pid, pidfd = kernel.clone3(namespaces, cgroup)
         if pid == 0:
-            _become(steps, context)
+            _become(body, report)
     except BaseException:
         os.close(status)
         raise
     finally:
         _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
-        os.close(context.status)
-    return Child(pid, pidfd, status, steps)
+        os.close(report)
+    return pid, pidfd, status
 
 
-def _become(steps: list[Operation], context: Context) -> NoReturn:
-    """Run the steps in the child; never return into the supervisor's frames."""
-    index, code = 0, SETUP_FAILED
+def _become(body: Callable[[int], object], report: int) -> NoReturn:
+    """Run ``body`` in the child; never return into the supervisor's frames."""
     try:
-        for index, step in enumerate(steps):  # noqa: B007
-            step.apply(context)
-        code = 0
-    except OSError as error:
-        _report(context, index, error.errno or 0, _object(error))
-    except SetupRefused as refused:
-        _report(context, index, 0, str(refused))
+        body(report)
     except BaseException as error:
-        _report(context, index, 0, repr(error))
+        send_report(report, 0, 0, repr(error))
     finally:
-        os._exit(code)
+        os._exit(SETUP_FAILED)
 
 
-def _object(error: OSError) -> str:
-    name = error.filename
-    return os.fsdecode(name) if isinstance(name, (str, bytes)) else ""
+def _make(calls: list[tuple[Callable[..., int], tuple[object, ...], int | None]], report: int) -> None:
+    """Make the calls; the last of them is execve(2), so this returns only after a failure has been reported."""
+    index = 0
+    for function, arguments, expected in calls:
+        result = function(*arguments)
+        if result != expected and (expected is not None or result < 0):
+            number = ctypes.get_errno() if expected is None else 0
+            send_report(report, index, number, "")
+            return
+        index += 1  # noqa: SIM113 - enumerate would make an object for each call
 
 
-def _report(context: Context, index: int, number: int, text: str) -> None:
-    message = f"{index} {number} {text}".encode("utf-8", "replace")
-    os.write(context.status, message[:_REPORT_SIZE])
+def send_report(report: int, index: int, number: int, text: str) -> None:
+    """Tell the parent which step failed, with which error number."""
+    os.write(report, f"{index} {number} {text}".encode("utf-8", "replace")[:_REPORT_SIZE])
 
 
-def outcome(name: str, child: Child) -> SetupFailure | None:
-    """Read the set-up's end from ``child.status`` (readable by now); None: it went well."""
-    report = os.read(child.status, _REPORT_SIZE).decode("utf-8", "replace")
+def read_report(status: int) -> tuple[int, int, str] | None:
+    """Return what ``send_report`` sent (step, error number, text); None when the pipe was closed without a word."""
+    report = os.read(status, _REPORT_SIZE).decode("utf-8", "replace")
     if not report:
         return None
     index, number, text = report.split(" ", 2)
-    return explain(name, child.steps[int(index)], int(number), text)
+    return int(index), int(number), text
+
+
+def outcome(name: str, child: Child) -> SetupFailure | None:
+    """Read the set-up's end from ``child.status`` (readable by now); None: the program runs."""
+    report = read_report(child.status)
+    if report is None:
+        return None
+    index, number, text = report
+    operation, call = child.steps[index]
+    kind, phrase = type(operation).__name__, operation.describe()
+    return SetupFailure(phrase, number, explain(name, kind, phrase, number, text or call.what))
 
 
 _HINTS = {
     ("CheckExecutable", errno.ENOENT): "give `executable` a path that exists inside the instance",
     ("CheckExecutable", errno.EACCES): "make it executable and its directories searchable for that user",
     ("CheckExecutable", errno.EISDIR): "give `executable` the path of a program",
-    ("Execute", errno.ENOENT): "give `executable` a path that exists inside the instance",
+    ("CheckExecutable", errno.ELIBBAD): "the interpreter in its first line does not exist inside the instance",
+    ("Execute", errno.ENOENT): "it, or the interpreter in its first line, does not exist inside the instance",
     ("Execute", errno.EACCES): "make it executable and its directories searchable for that user",
     ("Execute", errno.ENOEXEC): "it is neither a binary for this machine nor a script that begins with #!",
     ("ChangeDirectory", errno.ENOENT): "give `workdir` a directory that exists inside the instance",
-    ("PlaceDescriptors", errno.EMFILE): "raise the supervisor's own limit of open files (LimitNOFILE= in its unit)",
+    ("PlaceDescriptors", errno.EBADF): "raise the supervisor's own limit of open files (LimitNOFILE= in its unit)",
 }
 
 
-def explain(name: str, step: Operation, number: int, text: str) -> SetupFailure:
+def explain(name: str, kind: str, phrase: str, number: int, what: str) -> str:
     """Put a failed step into one sentence: what was tried, on what, what the kernel said, what to do."""
-    phrase = step.describe()
     if number == 0:
-        return SetupFailure(phrase, 0, f"{name}: cannot {phrase}: refused, as these are not as promised: {text}")
-    where = f" ({text})" if text and text not in phrase and text != "." else ""
-    hint = _HINTS.get((type(step).__name__, number), "")
-    sentence = f"{name}: cannot {phrase}: {os.strerror(number)}{where}{'; ' if hint else ''}{hint}"
-    return SetupFailure(phrase, number, sentence)
+        return f"{name}: cannot {phrase}: refused, as this is not as promised: {what}"
+    where = f" ({what})" if what and what not in phrase and what != "." else ""
+    hint = _HINTS.get((kind, number), "")
+    return f"{name}: cannot {phrase}: {os.strerror(number)}{where}{'; ' if hint else ''}{hint}"

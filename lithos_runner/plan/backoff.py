@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-LONGEST = 60.0  # seconds between two starts of a program that keeps failing
+LONGEST = 60.0  # seconds; no delay grows beyond it
 SHORTEST = 0.1  # seconds; what a restart-timeout of 0 is taken for once a program fails, or it would spin
-GOOD_RUN = 10.0  # seconds; who has lived that long begins anew
+GOOD_RUN = 10.0  # seconds; who has served that long begins anew
 
 
 class Backoff(NamedTuple):
-    """Exponential back-off between *starts*: ``first``, 2·``first``, 4·``first`` … at most ``LONGEST`` seconds.
+    """Exponential back-off: ``first``, 2·``first``, 4·``first`` … at most ``LONGEST`` seconds.
 
-    lithos's ``restart-timeout`` (``first``) is the least time between two starts, so a program that has lived longer
-    than its delay is started again at once. ``failures`` counts the short runs in a row.
+    A delay counts from the moment at which the program became ready, so one that has served longer than its delay is
+    started again at once; for a program that never became ready it counts from its end. Either way there is no less
+    than ``first``, lithos's ``restart-timeout``, between two starts. ``failures`` counts the short runs in a row.
     """
 
     first: float
@@ -21,7 +22,7 @@ class Backoff(NamedTuple):
 
     @property
     def delay(self) -> float:
-        """Seconds that have to lie between the last start and the next one."""
+        """Seconds between the moment at which the last run became ready, or ended, and the next start."""
         if self.failures == 0:
             return self.first
         first = max(self.first, SHORTEST)
@@ -29,6 +30,6 @@ class Backoff(NamedTuple):
         return min(first * 2.0 ** min(self.failures - 1, 40), max(first, LONGEST))
 
     def after(self, ran: float) -> Backoff:
-        """Return the state after a run of ``ran`` seconds (0 when the program could not be started)."""
+        """Return the back-off after a program has served for ``ran`` seconds, 0 when it never did."""
         good = ran >= max(GOOD_RUN, self.delay)
         return self._replace(failures=0 if good else self.failures + 1)

@@ -4,21 +4,8 @@ Two rules. Everything that decides what happens next to an instance is in this f
 ``Instance.on(event, now)`` returns *actions* for the supervisor to carry out, and ``deadline`` is the one moment at
 which the supervisor has to come back with ``TIMEOUT``.
 
-The states, and what lives while in them:
-
-========  ===================================================================================
-stopped   nothing; not wanted, or not started yet
-starting  a process that is being set up or has not shown yet that it serves
-ready     a process that serves
-draining  a process that gets no new connections and finishes those it has
-stopping  a process that has been sent its stop signal
-killing   a process whose whole cgroup has been sent SIGKILL; outsiders see "stopping"
-backoff   nothing; the next start waits for its time
-failed    nothing; no further start is tried
-========  ===================================================================================
-
-``TABLE`` has a cell for every state and event. The diagram in the documentation is drawn from it; what a cell's
-function does is said in its docstring. A process has ended for this machine when it is reaped *and* its cgroup is
+``TABLE`` has a cell for every state and event; what a cell's function does is said in its docstring. ``diagram.py``
+draws the page `docs/instance-states.md` from the table, these docstrings and the comments below. A process has ended for this machine when it is reaped *and* its cgroup is
 empty, so a new life never meets remains of the old one.
 """
 
@@ -34,14 +21,14 @@ from .backoff import Backoff
 class State(Enum):
     """Where an instance is in its life."""
 
-    STOPPED = "stopped"
-    STARTING = "starting"
-    READY = "ready"
-    DRAINING = "draining"
-    STOPPING = "stopping"
-    KILLING = "killing"
-    BACKOFF = "backoff"
-    FAILED = "failed"
+    STOPPED = "stopped"  # nothing lives; not wanted, or not started yet
+    STARTING = "starting"  # a process that is being set up, or has not shown yet that it serves
+    READY = "ready"  # a process that serves
+    DRAINING = "draining"  # a process that gets no new connections and finishes those it has
+    STOPPING = "stopping"  # a process that has been sent its stop signal
+    KILLING = "killing"  # a process whose whole cgroup has been sent SIGKILL; outsiders see "stopping"
+    BACKOFF = "backoff"  # nothing lives; the next start waits for its time
+    FAILED = "failed"  # nothing lives; no further start is tried
 
     @property
     def public(self) -> str:
@@ -66,7 +53,7 @@ class Event(Enum):
     DRAIN = "drain"  # stop it, but let it finish its connections first
     DRAINED = "drained"  # its last connection has ended
     STOP = "stop"  # stop it now and do not start it again
-    ADOPT = "adopt"  # a living process of an earlier supervisor has been found
+    ADOPT = "adopt"  # its program, started by an earlier supervisor, lives; READY follows if it served there
 
 
 class Action(Enum):
@@ -75,7 +62,7 @@ class Action(Enum):
     SPAWN = "spawn"  # create cgroup and process
     ENTER_ROTATION = "enter rotation"  # let new connections reach it
     LEAVE_ROTATION = "leave rotation"  # keep new connections away
-    SEND_STOP_SIGNAL = "send stop signal"
+    SEND_STOP_SIGNAL = "send stop signal"  # to its first process
     KILL = "kill"  # every process of its cgroup
     GIVE_UP = "give up"  # tell that no further start is tried
     COMPLAIN = "complain"  # an event that cannot happen in this state; say so, change nothing
@@ -85,7 +72,7 @@ class Policy(NamedTuple):
     """What the configuration says about an instance's life; all times in seconds.
 
     ``alive_after``: a program that has run so long counts as ready; None: only a READY event makes it so.
-    ``max_starts`` bounds the starts of an instance that has never been ready; None tries for ever.
+    ``max_starts`` bounds the starts in a row of an instance that is never ready; None tries for ever.
     """
 
     restart_timeout: float = 1.0
@@ -106,6 +93,7 @@ class Instance:
         "executed",
         "policy",
         "restarts",
+        "served",
         "started",
         "state",
         "told",
@@ -118,8 +106,9 @@ class Instance:
         self.deadline: float | None = None
         self.backoff = Backoff(policy.restart_timeout)
         self.started: float | None = None  # of the present or last life
-        self.restarts = 0
-        self.been_ready = False
+        self.served: float | None = None  # when that life became ready
+        self.restarts = 0  # starts after the first one
+        self.been_ready = False  # in any life since somebody asked for a start
         self.executed = False  # its own program runs, the set-up is over
         self.wanted = False  # start it again when it ends
         self.told = False  # it ends because it was told to
@@ -133,27 +122,32 @@ class Instance:
         self.deadline = deadline
         return list(actions)
 
+    def _live(self, now: float, *actions: Action) -> list[Action]:
+        self.wanted, self.told, self.executed = True, False, False
+        self.started, self.served = now, None
+        return self._enter(State.STARTING, now + self.policy.readiness_timeout, *actions)
+
     # The cells of the table.
 
     def start(self, now: float) -> list[Action]:
-        """Start it now; the readiness deadline runs."""
-        self.wanted, self.told, self.executed = True, False, False
-        self.started = now
-        return self._enter(State.STARTING, now + self.policy.readiness_timeout, Action.SPAWN)
+        """Start the next life; the readiness-timeout runs."""
+        if self.started is not None:
+            self.restarts += 1
+        return self._live(now, Action.SPAWN)
 
-    def start_again(self, now: float) -> list[Action]:
-        """Begin anew, as if it had never failed."""
+    def begin(self, now: float) -> list[Action]:
+        """Start it now, as if it had never failed."""
         self.backoff = Backoff(self.policy.restart_timeout)
         self.been_ready = False
         return self.start(now)
 
-    def restart(self, now: float) -> list[Action]:
-        """Start the next life."""
-        self.restarts += 1
-        return self.start(now)
+    def adopt(self, now: float) -> list[Action]:
+        """Take over a program that runs; it has to show, or an earlier supervisor to have noted, that it serves."""
+        self._live(now)
+        return self.execute(now)
 
     def want(self, now: float) -> list[Action]:
-        """Start it again as soon as the process that is being stopped has ended."""
+        """Start it again as soon as the process that is being ended has ended."""
         self.wanted = True
         return []
 
@@ -172,46 +166,40 @@ class Instance:
 
     def serve(self, now: float) -> list[Action]:
         """It serves."""
-        self.been_ready = True
+        # Both come through different descriptors, so READY may be read before EXECUTED.
+        self.executed = self.been_ready = True
+        self.served = now
         return self._enter(State.READY, None, Action.ENTER_ROTATION)
 
-    def adopt(self, now: float) -> list[Action]:
-        """Take over a living process; it was ready under the supervisor before."""
-        self.wanted = True
-        self.started = now
-        return self.serve(now)
-
     def fail(self, now: float) -> list[Action]:
-        """It could not even be started; no use to try again when it has never been ready."""
-        if self.wanted and self.policy.max_starts is not None and not self.been_ready:
+        """It could not even be started: no use to try again when starts are counted and it has never been ready."""
+        if self.policy.max_starts is not None and not self.been_ready:
             return self._enter(State.FAILED, None, Action.GIVE_UP)
         return self.wait(now)
 
     def wait(self, now: float) -> list[Action]:
         """Wait for the next start, or give up when it has never been ready in as many starts as it is allowed."""
-        since = self.started if self.started is not None else now
+        # A life that never served counts from its end: by then a readiness-timeout exceeds most delays.
+        since = now if self.served is None else self.served
         self.backoff = self.backoff.after(now - since)
         if self._hopeless():
             return self._enter(State.FAILED, None, Action.GIVE_UP)
         at = since + self.backoff.delay
-        return self.restart(now) if at <= now else self._enter(State.BACKOFF, at)
+        return self.start(now) if at <= now else self._enter(State.BACKOFF, at)
 
     def _hopeless(self) -> bool:
         limit = self.policy.max_starts
-        return limit is not None and not self.been_ready and self.restarts + 1 >= limit
+        return limit is not None and not self.been_ready and self.backoff.failures >= limit
 
     def lost(self, now: float) -> list[Action]:
         """Keep connections away from where nothing lives; then as `wait`."""
         return [Action.LEAVE_ROTATION, *self.wait(now)]
 
     def ended(self, now: float) -> list[Action]:
-        """It has ended: for its own fault, then as `wait`; or as told, then start it again if somebody wants it."""
+        """It has ended: for its own fault, then as `wait`; or as told, then `begin` if somebody wants it."""
         if not self.wanted:
             return self._enter(State.STOPPED, None)
-        if not self.told:
-            return self.wait(now)
-        self.backoff = Backoff(self.policy.restart_timeout)
-        return self.restart(now)
+        return self.begin(now) if self.told else self.wait(now)
 
     def drain(self, now: float) -> list[Action]:
         """Take it out of rotation and wait for its connections, at most drain-timeout."""
@@ -223,17 +211,29 @@ class Instance:
         return self._enter(State.STOPPING, now + self.policy.kill_timeout, Action.SEND_STOP_SIGNAL)
 
     def stop(self, now: float) -> list[Action]:
-        """Take it out of rotation and send the stop signal."""
+        """Do not start it again, and send the stop signal."""
         self.wanted, self.told = False, True
-        return [Action.LEAVE_ROTATION, *self.signal(now)]
+        return self.signal(now)
+
+    def retire(self, now: float) -> list[Action]:
+        """Take it out of rotation; then as `stop`."""
+        return [Action.LEAVE_ROTATION, *self.stop(now)]
+
+    def abort(self, now: float) -> list[Action]:
+        """Stop its program; kill a set-up that is not over, it has nothing to finish."""
+        if self.executed:
+            return self.stop(now)
+        # PID 1 of a namespace never sees a signal it has no handler for: pid_namespaces(7).
+        self.wanted, self.told = False, True
+        return self.kill(now)
 
     def forgo(self, now: float) -> list[Action]:
         """Do not start it again."""
         self.wanted, self.told = False, True
-        return self._enter(State.STOPPED, None) if not self.state.alive else []
+        return [] if self.state.alive else self._enter(State.STOPPED, None)
 
     def kill(self, now: float) -> list[Action]:
-        """Kill what has not ended in time."""
+        """Kill what has not ended, or not become ready, in time."""
         return self._enter(State.KILLING, None, Action.KILL)
 
     def ignore(self, now: float) -> list[Action]:
@@ -248,17 +248,18 @@ class Instance:
 _I = Instance
 _Cell = Callable[[Instance, float], list[Action]]
 _Row = tuple[_Cell, _Cell, _Cell, _Cell, _Cell, _Cell, _Cell, _Cell, _Cell, _Cell]
+# An application may say READY whenever it likes, and be heard after its end: no cell of that column is `never`.
 # fmt: off
 _ROWS: dict[State, _Row] = {
-    #                START           EXECUTED    READY      UNUSABLE   EXIT      TIMEOUT     DRAIN      DRAINED    STOP       ADOPT
-    State.STOPPED:  (_I.start_again, _I.never,   _I.never,  _I.never,  _I.never, _I.never,   _I.ignore, _I.never,  _I.ignore, _I.adopt),
-    State.STARTING: (_I.want,        _I.execute, _I.serve,  _I.fail,   _I.wait,  _I.decide,  _I.stop,   _I.never,  _I.stop,   _I.never),
-    State.READY:    (_I.want,        _I.never,   _I.ignore, _I.never,  _I.lost,  _I.never,   _I.drain,  _I.ignore, _I.stop,   _I.never),
-    State.DRAINING: (_I.want,        _I.never,   _I.ignore, _I.never,  _I.ended, _I.signal,  _I.ignore, _I.signal, _I.stop,   _I.never),
-    State.STOPPING: (_I.want,        _I.ignore,  _I.ignore, _I.ended,  _I.ended, _I.kill,    _I.forgo,  _I.ignore, _I.forgo,  _I.never),
-    State.KILLING:  (_I.want,        _I.ignore,  _I.ignore, _I.ended,  _I.ended, _I.never,   _I.forgo,  _I.ignore, _I.forgo,  _I.never),
-    State.BACKOFF:  (_I.restart,     _I.never,   _I.never,  _I.never,  _I.never, _I.restart, _I.forgo,  _I.never,  _I.forgo,  _I.adopt),
-    State.FAILED:   (_I.start_again, _I.never,   _I.never,  _I.never,  _I.never, _I.never,   _I.forgo,  _I.never,  _I.forgo,  _I.adopt),
+    #                START      EXECUTED    READY      UNUSABLE   EXIT      TIMEOUT    DRAIN      DRAINED    STOP       ADOPT
+    State.STOPPED:  (_I.begin,  _I.never,   _I.ignore, _I.never,  _I.never, _I.never,  _I.ignore, _I.never,  _I.ignore, _I.adopt),
+    State.STARTING: (_I.ignore, _I.execute, _I.serve,  _I.fail,   _I.wait,  _I.decide, _I.abort,  _I.never,  _I.abort,  _I.never),
+    State.READY:    (_I.ignore, _I.ignore,  _I.ignore, _I.never,  _I.lost,  _I.never,  _I.drain,  _I.never,  _I.retire, _I.never),
+    State.DRAINING: (_I.want,   _I.ignore,  _I.ignore, _I.never,  _I.ended, _I.signal, _I.forgo,  _I.signal, _I.stop,   _I.never),
+    State.STOPPING: (_I.want,   _I.ignore,  _I.ignore, _I.never,  _I.ended, _I.kill,   _I.forgo,  _I.ignore, _I.forgo,  _I.never),
+    State.KILLING:  (_I.want,   _I.ignore,  _I.ignore, _I.ended,  _I.ended, _I.never,  _I.forgo,  _I.ignore, _I.forgo,  _I.never),
+    State.BACKOFF:  (_I.begin,  _I.never,   _I.ignore, _I.never,  _I.never, _I.start,  _I.forgo,  _I.never,  _I.forgo,  _I.adopt),
+    State.FAILED:   (_I.begin,  _I.never,   _I.ignore, _I.never,  _I.never, _I.never,  _I.forgo,  _I.never,  _I.forgo,  _I.adopt),
 }
 # fmt: on
 TABLE: dict[State, dict[Event, _Cell]] = {state: dict(zip(Event, cells, strict=True)) for state, cells in _ROWS.items()}

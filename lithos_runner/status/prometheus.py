@@ -7,6 +7,7 @@ the names: https://prometheus.io/docs/practices/naming/. What was not read is no
 from __future__ import annotations
 
 import os
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from lithos_runner.status import store
@@ -51,20 +52,27 @@ def _one(value: float | None) -> Samples:
     return {} if value is None else {"": value}
 
 
-def _state(sight: Sight) -> Samples:
-    return {label: int(state == sight.instance.state) for state, label in _STATE_LABELS}
+# What thousands of samples have in common is written once: a scrape of 1,000 instances has 25,000 lines.
+_STATES: dict[str, Samples] = {now: {f',state="{state}"': int(state == now) for state in STATES} for now in STATES}
 
 
-_STATE_LABELS = tuple((state, f',state="{state}"') for state in STATES)
+@cache
+def _event_label(event: str) -> str:
+    return f',event="{event}"'
+
+
+@cache
+def _pressure_label(resource: str, kind: str) -> str:
+    return f',resource="{resource}",kind="{kind}"'
 
 
 def _memory_events(sight: Sight) -> Samples:
     events = sight.memory.events if sight.memory else {}
-    return {f',event="{event}"': count for event, count in events.items()}
+    return {_event_label(event): count for event, count in events.items()}
 
 
 def _pressure(sight: Sight) -> Samples:
-    return {f',resource="{resource}",kind="{kind}"': seconds for (resource, kind), seconds in sight.pressure.items()}
+    return {_pressure_label(*key): seconds for key, seconds in sight.pressure.items()}
 
 
 METRICS = (
@@ -78,7 +86,7 @@ METRICS = (
         "lithos_instance_state",
         "gauge",
         "1 for the state that the instance is in, 0 for all others.",
-        _state,
+        lambda sight: _STATES.get(sight.instance.state, {}),
         ("state",),
     ),
     Metric(

@@ -83,8 +83,8 @@ class Group:
 
     def counters(self, name: str) -> dict[str, int]:
         """The lines "KEY NUMBER" of a file."""
-        words = (self.read(name) or b"").decode().split()
-        return dict(zip(words[::2], map(int, words[1::2]), strict=True))
+        words = iter((self.read(name) or b"").decode().split())
+        return {key: int(next(words)) for key in words}
 
     def memory(self) -> Memory | None:
         """The memory of the group; of its processes, when it has no memory controller."""
@@ -120,7 +120,8 @@ class Group:
         """
         totals = {}
         for resource in PRESSURES:
-            for line in (self.read(f"{resource}.pressure") or b"").decode().splitlines():
-                kind, *_, total = line.split()
-                totals[resource, kind] = int(total.removeprefix("total=")) / 1e6
+            words = (self.read(f"{resource}.pressure") or b"").decode().split()
+            # A line is "some avg10=0.00 avg60=0.00 avg300=0.00 total=0".
+            for kind, total in zip(words[::5], words[4::5], strict=True):
+                totals[resource, kind] = int(total[len("total=") :]) / 1e6
         return totals

@@ -81,13 +81,13 @@ class Tree:
         skipped = self.not_enforced(limits) if limits else []
         return {file: text for file, text in limits.items() if file.partition(".")[0] not in skipped}
 
-    def sweep(self, sandbox: str, process: str) -> int:
-        """Kill and remove what an earlier supervisor of ``process`` left; return the number of instances."""
+    def sweep(self, sandbox: str, process: str) -> list[str]:
+        """Kill and remove what an earlier supervisor of ``process`` left; return its instances ("hello.0")."""
         parent = self._sandboxes[sandbox]
         left = [name for name in parent.children() if name.rpartition(".")[0] == process]
         for name in left:
             _clear(parent, name)
-        return len(left)
+        return left
 
     def close(self) -> None:
         """Remove the groups above the instances that nobody else uses."""

@@ -9,15 +9,17 @@ import json
 import os
 import socket
 import struct
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from .loop import READABLE, Loop
+from .loop import READABLE, WRITABLE, Loop
 
 NAME = "control"
 LONGEST = 4096  # bytes of one request
 MOST_CLIENTS = 16
+PATIENCE = 5.0  # seconds from a client's connection to the end of its answer
 _UCRED = struct.Struct("iII")  # struct ucred of unix(7): pid, uid, gid
 
 Answer = Callable[[dict[str, Any]], dict[str, Any]]
@@ -41,17 +43,26 @@ class Control:
         finally:
             os.umask(before)
         self._socket.listen(MOST_CLIENTS)
-        loop.watch(self._socket.fileno(), READABLE, self._accept)
+        self._listen()
+
+    def _listen(self) -> None:
+        self._loop.watch(self._socket.fileno(), READABLE, self._accept)
 
     def _accept(self, _events: int) -> None:
-        with suppress(OSError):
+        try:
             client, _ = self._socket.accept()
-            client.setblocking(False)
-            if len(self._clients) >= MOST_CLIENTS or not _trusted(client):
-                client.close()
-                return
-            self._clients[client.fileno()] = (client, bytearray())
-            self._loop.watch(client.fileno(), READABLE, lambda _events: self._read(client))
+        except OSError:
+            # No descriptor is free: the client waits in the queue, which would wake us for ever.
+            self._loop.forget(self._socket.fileno())
+            self._loop.deadline(self, time.monotonic() + PATIENCE, self._listen)
+            return
+        client.setblocking(False)
+        if len(self._clients) >= MOST_CLIENTS or not _trusted(client):
+            client.close()
+            return
+        self._clients[client.fileno()] = (client, bytearray())
+        self._loop.watch(client.fileno(), READABLE, lambda _events: self._read(client))
+        self._loop.deadline(client, time.monotonic() + PATIENCE, lambda: self._drop(client))
 
     def _read(self, client: socket.socket) -> None:
         _, request = self._clients[client.fileno()]
@@ -61,11 +72,9 @@ class Control:
             received = b""
         request += received
         if b"\n" in request:
-            with suppress(OSError):
-                client.send(json.dumps(self._reply(bytes(request))).encode() + b"\n")
-        elif received and len(request) < LONGEST:
-            return
-        self._drop(client)
+            self._send(client, json.dumps(self._reply(bytes(request))).encode() + b"\n")
+        elif not received or len(request) >= LONGEST:
+            self._drop(client)
 
     def _reply(self, request: bytes) -> dict[str, Any]:
         try:
@@ -74,7 +83,20 @@ class Control:
             return {"error": "expected one JSON object on one line"}
         return self._answer(document) if isinstance(document, dict) else {"error": "expected a JSON object"}
 
+    def _send(self, client: socket.socket, answer: bytes) -> None:
+        """Send what the socket's buffer takes, and the rest when there is room again."""
+        self._loop.forget(client.fileno())
+        try:
+            rest = answer[client.send(answer) :]
+        except OSError:
+            rest = b""
+        if rest:
+            self._loop.watch(client.fileno(), WRITABLE, lambda _events: self._send(client, rest))
+        else:
+            self._drop(client)
+
     def _drop(self, client: socket.socket) -> None:
+        self._loop.deadline(client, None, self._listen)
         del self._clients[client.fileno()]
         self._loop.forget(client.fileno())
         client.close()
@@ -83,6 +105,7 @@ class Control:
         """Cut all clients off and remove the socket."""
         for client, _ in list(self._clients.values()):
             self._drop(client)
+        self._loop.deadline(self, None, self._listen)
         self._loop.forget(self._socket.fileno())
         self._socket.close()
         with suppress(FileNotFoundError):

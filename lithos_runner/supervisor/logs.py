@@ -28,13 +28,8 @@ class LogFile:
     def __init__(self, path: str) -> None:
         os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
         self.path = path
-        self._open()
-        self._mark = self._size
-
-    def _open(self) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._fd = os.open(self.path, flags, 0o640)
-        self._size = os.lseek(self._fd, 0, os.SEEK_END)
+        self._fd = _open(path)
+        self._mark = self._size = os.lseek(self._fd, 0, os.SEEK_END)
 
     def take(self, pipe: int) -> int:
         """Move what is in ``pipe``, at most ``CHUNK`` bytes, into the file; return how many. Raises OSError."""
@@ -53,13 +48,15 @@ class LogFile:
         return len(text)
 
     def _rotate(self) -> None:
+        # The new file first: without it (ENOSPC) nothing is renamed and the old one is written on.
+        fresh = f"{self.path}.new"
+        opened = _open(fresh)
         os.close(self._fd)
-        names = [self.path, *(f"{self.path}.{number}" for number in range(1, FILES_KEPT + 1))]
+        self._fd, self._size, self._mark = opened, 0, 0
+        names = [fresh, self.path, *(f"{self.path}.{number}" for number in range(1, FILES_KEPT + 1))]
         for older, newer in zip(reversed(names), reversed(names[:-1]), strict=False):
             with suppress(FileNotFoundError):
                 os.rename(newer, older)
-        self._open()
-        self._mark = 0
 
     def mark(self) -> None:
         """Begin a new life: ``last_line`` looks no further back than here."""
@@ -67,14 +64,17 @@ class LogFile:
 
     def last_line(self) -> str:
         """Return the last line of this life that is not empty, for messages; "" when there is none."""
-        with open(self.path, "rb") as file:
-            file.seek(max(self._mark, self._size - _TAIL))
-            lines = [line for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
+        tail = os.pread(self._fd, _TAIL, max(self._mark, self._size - _TAIL))
+        lines = [line for line in tail.decode("utf-8", "replace").splitlines() if line.strip()]
         return lines[-1].strip() if lines else ""
 
     def close(self) -> None:
         """Close the file."""
         os.close(self._fd)
+
+
+def _open(path: str) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
 
 
 class Stream:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 Handler = Callable[[int], None]
 
 READABLE = select.EPOLLIN
+WRITABLE = select.EPOLLOUT
 PRIORITY = select.EPOLLPRI
 HANG_UP = select.EPOLLHUP
 
@@ -42,10 +43,10 @@ class Loop:
 
     def turn(self) -> None:
         """Wait for events or the next deadline, and handle what has come."""
-        for descriptor, events in self._epoll.poll(self._timeout()):
-            # An earlier handler of this round may have closed it.
-            handler = self._handlers.get(descriptor)
-            if handler is not None:
+        arrived = self._epoll.poll(self._timeout())
+        for descriptor, events, handler in [(fd, events, self._handlers[fd]) for fd, events in arrived]:
+            # An earlier handler of this round may have closed it, and its number may be another's by now.
+            if self._handlers.get(descriptor) is handler:
                 handler(events)
         now = time.monotonic()
         for owner, (at, due) in list(self._deadlines.items()):
@@ -67,11 +68,11 @@ class Signals:
     """Turns signals into events of the loop; see signal.set_wakeup_fd."""
 
     def __init__(self, loop: Loop, numbers: list[int], handler: Callable[[int], None]) -> None:
-        """Call ``handler(number)`` for each of the signals ``numbers``."""
+        """Call ``handler(number)`` for each of ``numbers``, but for those that we were started to ignore (nohup(1))."""
         self._loop = loop
         self._handler = handler
         self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._before = {number: signal.signal(number, _noted) for number in numbers}
+        self._before = {n: signal.signal(n, _noted) for n in numbers if signal.getsignal(n) != signal.SIG_IGN}
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         loop.watch(self._reader, READABLE, self._arrived)
 

@@ -167,7 +167,7 @@ class Supervised:
         if child is None:
             return
         self._set_up(0)
-        result = os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED)
+        result = os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED | os.WNOHANG)
         if result is None:
             return
         self._means.loop.forget(child.pidfd)
@@ -220,7 +220,10 @@ class Supervised:
             self.on(Event.UNUSABLE)
             return
         self._last_exit = self._ending
-        self.on(Event.EXIT) if self.machine.told else self._exited_by_itself()
+        if self.machine.told:
+            self.on(Event.EXIT)
+        else:
+            self._exited_by_itself()
 
     def _exited_by_itself(self) -> None:
         ran = time.monotonic() - (self.machine.started or 0.0)
@@ -250,7 +253,7 @@ class Supervised:
 
     def _kill(self) -> None:
         if self.machine.told:
-            say(f"{self.name} has not ended {self.group.policy.kill_timeout:g} s after its stop signal; killing it")
+            say(f"{self.name} has not ended by its stop signal; killing it")
         else:
             self.reason = f"{self.name} was not ready after {self.group.policy.readiness_timeout:g} s"
             say(f"{self.reason}; killing it")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
 from contextlib import ExitStack, suppress
@@ -42,8 +43,9 @@ class Failure(Exception):
 
 def run(request: loader.Request, options: Options) -> None:
     """Supervise one container file until a signal ends it; raises Refusal (configuration) and Failure."""
-    groups = loader.load(request)
+    _allow_descriptors()
     try:
+        groups = loader.load(request)
         with ExitStack() as stack:
             supervisor = Supervisor(groups, options, stack)
             supervisor.start()
@@ -66,15 +68,19 @@ class Supervisor:
         self._options = options
         self._notify = take_address()
         self._stopping = False
+        self._instances: list[Supervised] = []
+        self._loop = Loop()
+        stack.callback(self._loop.close)
+        # First, and so the last to go: a signal must not end us between two steps that belong together.
+        signals = Signals(self._loop, [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT], self._signalled)
+        stack.callback(signals.close)
         self._tree = Tree(options.limits)
         self._check_limits()
         self._claim(stack)
         stack.callback(self._tree.close)
         self._tree.prepare({group.sandbox for group in groups})
         self._sweep()
-        self._loop = Loop()
-        stack.callback(self._loop.close)
-        self._instances = self._build(stack)
+        self._build(stack)
 
     def _check_limits(self) -> None:
         for group in self._groups:
@@ -92,14 +98,17 @@ class Supervisor:
     def _sweep(self) -> None:
         for group in self._groups:
             left = self._tree.sweep(group.sandbox, group.process)
+            for instance in left:
+                self._state.forget(f"{group.sandbox}/{instance}")
             if left:
-                say(f"{group.name}: ended {left} instance(s) that an earlier supervisor left behind")
+                say(f"{group.name}: ended {len(left)} instance(s) that an earlier supervisor left behind")
 
-    def _build(self, stack: ExitStack) -> list[Supervised]:
+    def _build(self, stack: ExitStack) -> None:
         options = self._options
         directories = {name: os.path.join(options.runtime, name) for name in ("fifo", "root")}
         for path in directories.values():
-            os.makedirs(path, 0o700, exist_ok=True)
+            _remove_directory(path)
+            os.mkdir(path, 0o700)
             stack.callback(_remove_directory, path)
         listeners = Listeners(self._loop, say)
         stack.callback(listeners.close)
@@ -120,14 +129,10 @@ class Supervisor:
         )
         control = Control(os.path.join(options.runtime, CONTROL), self._loop, self._answer)
         stack.callback(control.close)
-        signals = Signals(self._loop, [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT], self._signalled)
-        stack.callback(signals.close)
-        instances = []
         for group in self._groups:
             for index in range(group.instances):
-                instances.append(Supervised(group, index, means, self._gave_up))
-                stack.callback(instances[-1].close)
-        return instances
+                self._instances.append(Supervised(group, index, means, self._gave_up))
+                stack.callback(self._instances[-1].close)
 
     def start(self) -> None:
         """Start all instances and say where they are."""
@@ -196,8 +201,17 @@ class Supervisor:
 
 
 def _remove_directory(path: str) -> None:
-    with suppress(OSError):
+    """Remove a directory of ours with the FIFOs in it, those of a killed predecessor included."""
+    with suppress(FileNotFoundError):
+        for name in os.listdir(path):
+            os.unlink(os.path.join(path, name))
         os.rmdir(path)
+
+
+def _allow_descriptors() -> None:
+    """Raise our soft limit to the hard one: an instance takes seven, and the usual 1024 is there for select(2) only."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 __all__ = ["Failure", "Options", "Refusal", "Supervisor", "run"]

@@ -102,7 +102,9 @@ def test_pressure_that_is_shown_but_not_kept_is_left_out(
         threaded.write("cgroup.type", "threaded")
         directory = fake({"pids.current": "3\n"})
         os.symlink(f"{threaded.path}/cgroup.procs", f"{directory.path}/memory.pressure")
+        before = len(os.listdir("/proc/self/fd"))
         assert read(directory) == cgroup.Usage(memory=None, cpu=None, pids=3, pressure={})
+        assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_file_that_cannot_be_read_is_an_error_and_leaves_nothing_open(

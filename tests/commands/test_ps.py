@@ -4,10 +4,13 @@ import json
 import os
 import subprocess
 import sys
-import time
+from typing import TYPE_CHECKING
 
 import pytest
 from fake_host import LITHOS, Host, lithos, state_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 INSTANCE = (
     *("name", "sandbox", "process", "index", "state", "pid", "uid", "gid", "generation", "started"),
@@ -114,14 +117,23 @@ def test_it_imports_little(host: Host) -> None:
     assert not FOREIGN & {name.partition(".")[0] for name in modules}
 
 
-def test_it_takes_60_milliseconds_beyond_those_of_the_interpreter(host: Host) -> None:
-    """The best of several runs: what else this machine does is not our cost."""
+def test_it_takes_six_times_as_long_as_an_empty_program_at_most(host: Host, tmp_path: Path) -> None:
+    """The budget of 60 ms, for a machine where the interpreter starts in 10: this one may be slow, or busy.
+
+    CPU time, each in turn and the best of all; compiled, as an installed package is.
+    """
     host.supervisor().tell("write_instance", state_of(host.instance()))
-    bare = min(_seconds(sys.executable, "-c", "pass") for _ in range(10))
-    assert min(_seconds(*LITHOS, "ps") for _ in range(10)) - bare < 0.060
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path / "compiled")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    pairs = [(_cpu([*LITHOS, "ps"], environment), _cpu([sys.executable, "-c", ""], environment)) for _ in range(12)]
+    listing, empty = map(min, zip(*pairs, strict=True))
+    assert listing < 6 * empty
 
 
-def _seconds(*command: str) -> float:
-    started = time.perf_counter()
-    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
-    return time.perf_counter() - started
+def _cpu(command: list[str], environment: dict[str, str]) -> float:
+    """CPU seconds of a command."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return usage.ru_utime + usage.ru_stime

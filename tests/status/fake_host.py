@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
 import time
@@ -107,9 +108,11 @@ class RealInstance:
 def remove_group(path: Path) -> None:
     """Remove an empty group; its last processes may still be on their way out."""
     events = os.open(path / "cgroup.events", os.O_RDONLY)
+    changed = select.poll()
+    changed.register(events, select.POLLPRI)
     try:
         while b"populated 1" in os.pread(events, 100, 0):
-            time.sleep(0.001)
+            changed.poll()
     finally:
         os.close(events)
     path.rmdir()

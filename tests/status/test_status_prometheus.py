@@ -16,7 +16,7 @@ from lithos_runner.status.readings import STATES, Instance, Observer
 from lithos_runner.status.usage import Memory
 
 if TYPE_CHECKING:
-    pass
+    from collections.abc import Mapping
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
 
