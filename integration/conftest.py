@@ -3,6 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from real_host import real_host
+
+__all__ = ["real_host"]
 
 MARKER = Path("/etc/lithos-test-host")
 

@@ -8,5 +8,6 @@ apt-get install -y -qq --no-install-recommends \
   bubblewrap crun curl dbus iproute2 kmod procps python3 python3-venv
 python3 -m venv /opt/lithos
 /opt/lithos/bin/pip install --quiet --disable-pip-version-check "$@"
+ln -sf /opt/lithos/bin/lithos /usr/local/bin/lithos
 # The tests change cgroups of the host they run on: conftest.py refuses a host without this file.
 echo 'A host made for the integration tests of lithos-runner by provision.sh.' > /etc/lithos-test-host

@@ -67,7 +67,7 @@ def test_virtual_network_devices_can_be_made(kind: str) -> None:
 
 @pytest.mark.parametrize("package", ["cgroup", "lithos_runner"])
 def test_the_installed_wheel_is_what_is_tested(package: str) -> None:
-    origin = output_of(sys.executable, "-c", f"import {package}; print({package}.__file__)")
+    origin = output_of(sys.executable, "-P", "-c", f"import {package}; print({package}.__file__)")
     assert Path(origin).is_relative_to("/opt/lithos")
 
 
@@ -75,4 +75,4 @@ def test_the_command_is_installed() -> None:
     (entry,) = importlib.metadata.entry_points(group="console_scripts", name="lithos")
     assert entry.dist is not None
     assert entry.dist.name == "lithos-runner"
-    assert Path(shutil.which("lithos") or "").parent == Path(sys.executable).parent
+    assert Path(shutil.which("lithos") or "").resolve() == Path(sys.prefix, "bin/lithos")

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 START = time.monotonic()
 
 
-class Failed(Exception):  # noqa: N818
-    """A sentence for the user; `status` is what `integration/vm` then exits with, as timeout(1) and env(1) number it."""
+class Failed(Exception):
+    """A sentence for the user; `status` is what `integration/vm` exits with, numbered as by timeout(1)."""
 
     def __init__(self, sentence: str, status: int = 125) -> None:
         super().__init__(sentence)

@@ -9,32 +9,25 @@ import sys
 
 from . import CommandError
 
-# name: what `lithos --help` says. Modules are loaded one at a time: `lithos ps` has 60 ms in all.
-COMMANDS = {
-    "run": "run one container file on this host",
-    "check": "check configuration files, all errors at once",
-    "ps": "show what runs",
-    "top": "show what runs, live",
-    "logs": "show what instances printed",
-    "metrics": "print metrics of every instance for Prometheus",
-}
+# Each is a module beside this one with HELP, configure and run.
+COMMANDS = ("run", "check", "ps", "top", "logs", "metrics")
 
 _DESCRIPTION = "Hands listening sockets to isolated instances of any program, each in a cgroup of its own."
 _EPILOG = "Begin with: lithos run FILE. Every command answers --help."
 
 
 def parser_for(argv: list[str]) -> argparse.ArgumentParser:
-    """Build the parser; only the command that ``argv`` names is loaded and gets its options."""
+    """Build the parser; when ``argv`` names a command, only that one is loaded: `lithos ps` has 60 ms in all."""
     parser = argparse.ArgumentParser(prog="lithos", description=_DESCRIPTION, epilog=_EPILOG, allow_abbrev=False)
     parser.add_argument("--version", action="store_true", help="print the version and exit")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", prog="lithos")
     named = next((word for word in argv if not word.startswith("-")), None)
-    for name, text in COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
-        if name == named:
-            module = importlib.import_module(f"lithos_runner.commands.{name}")
-            module.configure(command)
-            command.set_defaults(run=module.run)
+    for name in [named] if named in COMMANDS else COMMANDS:
+        module = importlib.import_module(f"lithos_runner.commands.{name}")
+        text: str = module.HELP
+        command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
+        module.configure(command)
+        command.set_defaults(run=module.run)
     return parser
 
 

@@ -8,6 +8,8 @@ import sys
 
 from . import CommandError
 
+HELP = "run one container file on this host, no other files needed"
+
 MOST_INSTANCES = 10_000
 
 

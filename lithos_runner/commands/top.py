@@ -24,6 +24,7 @@ FIRST = 0.2
 def configure(parser: ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--once", action="store_true", help="print one table and end, as in a pipe")
+    parser.add_argument("--note", default="", metavar="TEXT", help="a line to show below the table")
     ps.add_name(parser)
 
 
@@ -38,17 +39,18 @@ def run(args: Namespace) -> int:
             time.sleep(FIRST)
             print("\n".join(_lines(observer, meter, args.name)))
         else:
-            _draw(observer, meter, args.name)
+            _draw(observer, meter, args.name, args.note)
     return 0
 
 
-def _draw(observer: Observer, meter: CpuMeter, name: str | None) -> None:
+def _draw(observer: Observer, meter: CpuMeter, name: str | None, note: str) -> None:
     from lithos_runner.status.screen import screen
 
     wait = FIRST
     with screen() as terminal:
         while terminal.key(wait) not in ("q", "Q"):
-            terminal.draw(_lines(observer, meter, name) or [ps.NOTHING_RUNS])
+            below = ["", note] if note else []
+            terminal.draw([*(_lines(observer, meter, name) or [ps.NOTHING_RUNS]), *below])
             wait = PERIOD
 
 

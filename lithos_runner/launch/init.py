@@ -10,6 +10,8 @@ import fcntl
 import os
 import sys
 
+# An owner that no instance can have: who owns a memory file may chmod(2) it, and all instances run the same one.
+_NOT_AN_INSTANCE = 2**32 - 2
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 NAME = "dumb-init"
 
@@ -31,6 +33,8 @@ def seal(path: str) -> int:
     memory = os.memfd_create("lithos-init", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     with open(path, "rb") as file:
         os.sendfile(memory, file.fileno(), 0, os.fstat(file.fileno()).st_size)
+    os.fchmod(memory, 0o555)
+    os.fchown(memory, _NOT_AN_INSTANCE, _NOT_AN_INSTANCE)
     fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)
     return memory
 

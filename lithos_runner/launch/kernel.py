@@ -24,6 +24,7 @@ _NUMBERS = {
     "aarch64": {"fstat": 80, "getcwd": 17, "pivot_root": 41, "execveat": 281},
 }
 _NUMBER = _NUMBERS.get(_MACHINE, dict.fromkeys(_NUMBERS["x86_64"], -1))
+ELF_MACHINE = {"x86_64": b"\x3e\0", "aarch64": b"\xb7\0"}.get(_MACHINE, b"")  # e_machine of elf.h
 NR_open_tree = 428
 NR_move_mount = 429
 NR_clone3 = 435
@@ -138,7 +139,8 @@ def _function(name: str, *arguments: type) -> Callable[..., int]:
     """Return libc's ``name`` with its own argument types; every use of ``syscall`` gets a function of its own."""
     function: Any = _libc[name]
     function.argtypes = arguments
-    function.restype = _long
+    # The upper half of the register is undefined behind an int: -1 read as a long may be 4294967295, a success.
+    function.restype = _long if name in ("syscall", "signal") else _int
     return function  # type: ignore[no-any-return]
 
 
@@ -249,6 +251,7 @@ _unshare = _function("unshare", _int)
 _sethostname = _function("sethostname", _string, _unsigned)
 _setsid = _function("setsid")
 _getsid = _function("getsid", _int)
+_umask = _function("umask", ctypes.c_uint)
 _chdir = _function("chdir", _string)
 _getcwd = _function("syscall", _long, _pointer, _unsigned)
 _setrlimit = _function("setrlimit", _int, _pointer)
@@ -275,6 +278,11 @@ def sethostname(name: bytes) -> Call:
 def setsid() -> Call:
     """Become the leader of a new session; see setsid(2)."""
     return Call(_setsid, ())
+
+
+def umask(mask: int) -> Call:
+    """Set which permissions new files do not get; see umask(2)."""
+    return Call(_umask, (mask,))
 
 
 def getsid() -> Call:

@@ -115,13 +115,13 @@ class SetHostname(NamedTuple):
 
 
 class NewSession(NamedTuple):
-    """Leave the supervisor's session and with it its terminal (TIOCSTI, CVE-2017-5226)."""
+    """Leave the supervisor's session and with it its terminal (TIOCSTI, CVE-2017-5226), and its umask."""
 
     def describe(self) -> str:
         return "start a new session"
 
     def calls(self) -> list[Call]:
-        return [kernel.setsid()]
+        return [kernel.setsid(), kernel.umask(0o022)]
 
 
 class PlaceDescriptors(NamedTuple):
@@ -205,45 +205,75 @@ class RestrictSystemCalls(NamedTuple):
 
 
 class CheckExecutable(NamedTuple):
-    """See, as the application's user, that the tiny init will be able to start the program.
+    """See, as the application's user, what execve(2) will find at ``path``.
 
-    The init could tell only by its exit code; here the reason still reaches the supervisor as an error number.
+    For the tiny init, which could tell of a missing program only by its exit code. And for the programs of an
+    ``image``: a link to /proc/self/exe, or a script that names it, would start the supervisor's Python where the
+    application can write to it (CVE-2019-5736). A program that its user cannot read might be such a script, and a
+    format of binfmt_misc has an interpreter that only the kernel knows, so an image must do without both.
     """
 
     path: str
     uid: int
+    image: bool
 
     def describe(self) -> str:
         return f"execute {self.path} as user {self.uid}"
 
     def calls(self) -> list[Call]:
         path = os.fsencode(self.path)
-        return [kernel.faccessat2(path, kernel.X_OK), Call(_interpretable, (path,), self.path)]
+        return [kernel.faccessat2(path, kernel.X_OK), Call(_program, (path, self.image), self.path)]
 
 
-def _interpretable(path: bytes) -> int:
-    """Answer like a system call whether ``path`` is a file, and a script's interpreter is there."""
+def _program(path: bytes, image: bool) -> int:
+    """Answer like a system call whether the kernel can load ``path``."""
     try:
-        _check_file(path)
+        _follow_scripts(path, image)
     except OSError as error:
         ctypes.set_errno(error.errno or errno.EIO)
         return -1
     return 0
 
 
-def _check_file(path: bytes) -> None:
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise IsADirectoryError(errno.EISDIR, "not a program")
+_SCRIPTS = 6  # a script, and how many scripts the kernel follows from there: exec_binprm() in fs/exec.c
+
+
+def _follow_scripts(path: bytes, image: bool) -> None:
+    """Go from a script to its interpreter until that is a binary; raises OSError."""
+    for depth in range(_SCRIPTS):
+        try:
+            head = _head(path)
+        except FileNotFoundError as error:
+            # What execve(2) answers for such a script, too; "no such file" would be taken for the script itself.
+            raise OSError(errno.ELIBBAD, "no interpreter") if depth else error from None
+        except PermissionError:  # it may be executed all the same
+            if image:
+                raise
+            return
+        if not head.startswith(b"#!"):
+            if not head.startswith(b"\x7fELF") or head[18:20] != kernel.ELF_MACHINE:
+                raise OSError(errno.ENOEXEC, "not a program")  # the init would try it with /bin/sh, as execvp(3) does
+            return
+        path = _interpreter(head)
+    raise OSError(errno.ELOOP, "too many scripts")
+
+
+def _head(path: bytes) -> bytes:
+    """Return the first bytes of a regular file, as many as the kernel looks at (BINPRM_BUF_SIZE)."""
+    flags = os.O_RDONLY | os.O_NONBLOCK  # a FIFO must not stop us
+    file = kernel.perform(kernel.openat2(kernel.AT_FDCWD, path, flags, kernel.RESOLVE_NO_MAGICLINKS))
     try:
-        program = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except PermissionError:  # it may be executed all the same
-        return
-    head = os.read(program, 256)
-    os.close(program)
-    words = head[2:].split(b"\n", 1)[0].split(None, 1)
-    if head.startswith(b"#!") and words and not os.path.exists(words[0]):
-        # What execve(2) answers for such a script, too; "no such file" would be taken for the script itself.
-        raise OSError(errno.ELIBBAD, "no interpreter")
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise IsADirectoryError(errno.EISDIR, "not a program")
+        return os.read(file, 256)
+    finally:
+        os.close(file)
+
+
+def _interpreter(head: bytes) -> bytes:
+    """Return the path behind #! exactly as load_script() in fs/binfmt_script.c does: the two must not disagree."""
+    line = head[2:].split(b"\n", 1)[0].lstrip(b" \t")
+    return line.replace(b"\t", b" ").replace(b"\0", b" ").split(b" ", 1)[0]
 
 
 class Verify(NamedTuple):

@@ -8,6 +8,7 @@ reads or writes /proc in there.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -106,6 +107,36 @@ class BindHost(NamedTuple):
         attributes = kernel.MOUNT_ATTR_RDONLY | kernel.MOUNT_ATTR_NOSUID
         attributes |= kernel.MOUNT_ATTR_NODEV | kernel.MOUNT_ATTR_NOEXEC
         _attach(context, _copy_tree(self.source, attributes), self.path)
+
+
+class DropMounts(NamedTuple):
+    """Detach what the host has mounted on ``paths``: an instance gets something of its own there.
+
+    Covered mounts cost every instance a copy and its tear-down (0.1 ms with the 13 of a hybrid cgroup host), and the
+    kernel refuses cgroup2 on top of cgroup2 (EBUSY).
+    """
+
+    paths: tuple[str, ...]
+
+    def describe(self) -> str:
+        return f"detach what the host has mounted on {', '.join(self.paths)}"
+
+    def apply(self, context: Context) -> None:
+        for path in self.paths:
+            while _detach(context, path):
+                pass
+
+
+def _detach(context: Context, path: str) -> bool:
+    """Detach the top mount with all below it; False when nothing is mounted on ``path``."""
+    _enter(context, path)
+    try:
+        perform(kernel.umount2(b".", kernel.MNT_DETACH))
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return False
+    return True
 
 
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}

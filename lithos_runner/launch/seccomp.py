@@ -58,6 +58,7 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
     "move_mount": (429, 429),
     "open_by_handle_at": (304, 265),
     "open_tree": (428, 428),
+    "open_tree_attr": (467, 467),
     "perf_event_open": (298, 241),
     "pivot_root": (155, 41),
     "quotactl": (179, 60),

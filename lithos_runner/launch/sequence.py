@@ -17,7 +17,7 @@ from .preparation import Preparation
 from .spec import LaunchSpec, environment
 
 # What the OCI runtime specification's default configuration makes read-only or hides in /proc.
-PROC_READ_ONLY = ("bus", "fs", "irq", "sys", "sysrq-trigger")
+PROC_READ_ONLY = ("acpi", "asound", "bus", "fs", "irq", "scsi", "sys", "sysrq-trigger")
 PROC_HIDDEN = ("kcore", "key-users", "keys", "kmsg", "latency_stats", "sched_debug", "timer_list")
 TMP_SIZE = "100m"  # what lithos gives its tmpfs volumes
 
@@ -65,14 +65,14 @@ def _resolv_conf_in_run(path: str) -> str | None:
 
 def template_sequence(root: str, host: Host) -> list[Preparation]:
     """Return what prepares the mount namespace that every instance on ``root`` starts from a copy of."""
-    if root == "/":
-        parts: list[Preparation] = [preparation.MountDev(), preparation.HideRun(host.resolv_conf)]
-    else:
-        parts = [preparation.BindHost("/sys", "sys"), preparation.MountDev(), preparation.HideRun(None)]
+    system = [] if root == "/" else [preparation.BindHost("/sys", "sys")]
     return [
         preparation.PrivatePropagation(),
         preparation.OpenRoot(root, host.mount_point),
-        *parts,
+        *system,
+        preparation.DropMounts(("dev", "proc", "sys/fs/cgroup", "tmp")),
+        preparation.MountDev(),
+        preparation.HideRun(host.resolv_conf if root == "/" else None),
         preparation.Pivot(),
     ]
 
@@ -85,7 +85,8 @@ def sequence(spec: LaunchSpec, host: Host, template: int, sources: Mapping[int, 
     """
     plan = descriptors.plan(sources, (host.init,) if spec.init else ())
     files = tuple((target, _identity(source)) for target, source in sources.items())
-    check = [operations.CheckExecutable(spec.executable, spec.uid)] if spec.init else []
+    image = spec.root != "/"
+    check = [operations.CheckExecutable(spec.executable, spec.uid, image)] if spec.init or image else []
     return [
         operations.ResetSignals(host.ignored_signals, unblock=not spec.init),
         operations.EnterTemplate(spec.root, template),

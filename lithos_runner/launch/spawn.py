@@ -74,9 +74,7 @@ def start(body: Callable[[int], object], namespaces: int, cgroup: int | None, ab
 
     Both ends are close-on-exec, the child's has a number of at least ``above``.
     """
-    status, low = os.pipe2(os.O_CLOEXEC)
-    report = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, above)
-    os.close(low)
+    status, report = _report_pipe(above)
     before = _signal.pthread_sigmask(_signal.SIG_BLOCK, _ALL_SIGNALS)
     try:
         pid, pidfd = kernel.clone3(namespaces, cgroup)
@@ -89,6 +87,18 @@ def start(body: Callable[[int], object], namespaces: int, cgroup: int | None, ab
         _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
         os.close(report)
     return pid, pidfd, status
+
+
+def _report_pipe(above: int) -> tuple[int, int]:
+    status, low = os.pipe2(os.O_CLOEXEC)
+    try:
+        return status, fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, above)
+    except OSError as error:  # EINVAL, EMFILE
+        os.close(status)
+        remedy = "raise the supervisor's own limit of open files (LimitNOFILE= in its unit)"
+        raise OSError(error.errno, f"cannot open descriptor {above} or one above: {remedy}") from error
+    finally:
+        os.close(low)
 
 
 def _become(body: Callable[[int], object], report: int) -> NoReturn:
@@ -140,14 +150,15 @@ def outcome(name: str, child: Child) -> SetupFailure | None:
 
 _HINTS = {
     ("CheckExecutable", errno.ENOENT): "give `executable` a path that exists inside the instance",
-    ("CheckExecutable", errno.EACCES): "make it executable and its directories searchable for that user",
+    ("CheckExecutable", errno.EACCES): "make it readable and executable and its directories searchable for that user",
     ("CheckExecutable", errno.EISDIR): "give `executable` the path of a program",
     ("CheckExecutable", errno.ELIBBAD): "the interpreter in its first line does not exist inside the instance",
+    ("CheckExecutable", errno.ELOOP): "neither it nor an interpreter may be reached through /proc or in a circle",
+    ("CheckExecutable", errno.ENOEXEC): "it is neither a binary for this machine nor a script that begins with #!",
     ("Execute", errno.ENOENT): "it, or the interpreter in its first line, does not exist inside the instance",
     ("Execute", errno.EACCES): "make it executable and its directories searchable for that user",
     ("Execute", errno.ENOEXEC): "it is neither a binary for this machine nor a script that begins with #!",
     ("ChangeDirectory", errno.ENOENT): "give `workdir` a directory that exists inside the instance",
-    ("PlaceDescriptors", errno.EBADF): "raise the supervisor's own limit of open files (LimitNOFILE= in its unit)",
 }
 
 

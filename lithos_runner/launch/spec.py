@@ -12,7 +12,8 @@ class LaunchSpec(NamedTuple):
     """Everything the set-up module needs to know of one instance; open descriptors come separately.
 
     ``sockets`` maps the descriptor number that the application sees to the socket's name; ``environ`` is what
-    the configuration says, the socket-passing variables are added by ``environment``.
+    the configuration says, the socket-passing variables are added by ``environment``; ``config`` is the container
+    file's path.
     """
 
     name: str
@@ -26,6 +27,29 @@ class LaunchSpec(NamedTuple):
     fileno_limit: int = 1024
     init: bool = True
     sockets: tuple[tuple[int, str], ...] = ()
+    config: str = ""
+
+    def for_instance(self, name: str) -> LaunchSpec:
+        """Return the spec of one instance: its name, and lithos's built-in variables replaced in its values.
+
+        The loader leaves exactly these texts in place, see ``config.variables``.
+        """
+        values = {
+            "@{lithos:name}": name,
+            "@{lithos:config_filename}": self.config,
+            "@{lithos:pid}": str(self.app_pid),
+        }
+
+        def filled(text: str) -> str:
+            for variable, value in values.items():
+                text = text.replace(variable, value)
+            return text
+
+        return self._replace(
+            name=name,
+            arguments=tuple(filled(text) for text in self.arguments),
+            environ=tuple((key, filled(text)) for key, text in self.environ),
+        )
 
     @property
     def app_pid(self) -> int:
@@ -57,5 +81,6 @@ def listen_variables(spec: LaunchSpec) -> dict[str, str]:
 
 def environment(spec: LaunchSpec) -> tuple[bytes, ...]:
     """Return the complete environment as execve(2) takes it; a value in the configuration wins."""
-    variables = {"TERM": "dumb", **listen_variables(spec), **dict(spec.environ), "LITHOS_NAME": spec.name}
+    fixed = {"LITHOS_NAME": spec.name, "LITHOS_CONFIG": spec.config}
+    variables = {"TERM": "dumb", **listen_variables(spec), **dict(spec.environ), **fixed}
     return tuple(f"{key}={value}".encode("utf-8", "surrogateescape") for key, value in variables.items())

@@ -91,7 +91,8 @@ Whatever happens to an instance is an *event*; which one means what in which *st
 
 ![Arrows between the states of an instance, one for each event that leads from one to another](instance-states.svg)
 
-Read a line of the picture from its dot to its arrowhead: on the left the events, on the right the actions.
+Read a line of the picture from its dot to its arrowhead: on the left the events, on the right the actions. In a green
+state a process lives, in a grey one nothing does. Where one event has two arrows, what went before decides.
 
 ## States
 
@@ -107,7 +108,8 @@ Read a line of the picture from its dot to its arrowhead: on the left the events
 
 ## The table
 
-Each cell names what is done; the names are explained below.
+Each cell names what is done; the names are explained below. `ignore` and `never` are no oversight: every cell is
+filled, so what happens when an event comes in a state is read here, not guessed.
 
 {matrix}
 
@@ -131,7 +133,11 @@ def _meanings(kind: type[Enum]) -> str:
 
 def _matrix() -> Iterator[list[str]]:
     for event in Event:
-        yield [f"**{event.value}**", *(TABLE[state][event].__name__ for state in State)]
+        yield [f"**{event.value}**", *(_cell(TABLE[state][event].__name__) for state in State)]
+
+
+def _cell(name: str) -> str:
+    return name if name in (Instance.ignore.__name__, Instance.never.__name__) else f"**{name}**"
 
 
 def _cells() -> Iterator[list[str]]:
@@ -161,6 +167,7 @@ def _names(members: Iterable[Event | Action]) -> str:
 LEFT, LANE, RIGHT = 190, 92, 250
 TOP, LINE = 46, 24
 LIVING, DEAD, DARK = "#d9f0dd", "#e6e6e6", "#24292f"
+FONT = 'font-family="sans-serif" font-size="13"'
 
 
 class Arrow(NamedTuple):
@@ -178,7 +185,9 @@ def arrows() -> list[Arrow]:
     for step in steps():
         if step.target is not step.state:
             events.setdefault((step.state, step.target, step.actions), []).append(step.event)
-    return [Arrow(source, target, tuple(events[key]), actions) for key in events for source, target, actions in [key]]
+    return [
+        Arrow(source, target, tuple(events[source, target, actions]), actions) for source, target, actions in events
+    ]
 
 
 def picture() -> str:
@@ -186,8 +195,7 @@ def picture() -> str:
     lines = arrows()
     width, height = LEFT + LANE * len(State) + RIGHT, TOP + LINE * len(lines) + 10
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
-        f' font-family="sans-serif" font-size="13" fill="{DARK}">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" {FONT} fill="{DARK}">',
         "<title>The states of an instance, and what leads from one to another</title>",
         f'<rect width="{width}" height="{height}" fill="white"/>',
         *_groups(lines, width),

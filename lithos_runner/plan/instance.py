@@ -5,8 +5,10 @@ Two rules. Everything that decides what happens next to an instance is in this f
 which the supervisor has to come back with ``TIMEOUT``.
 
 ``TABLE`` has a cell for every state and event; what a cell's function does is said in its docstring. ``diagram.py``
-draws the page `docs/instance-states.md` from the table, these docstrings and the comments below. A process has ended for this machine when it is reaped *and* its cgroup is
-empty, so a new life never meets remains of the old one.
+draws the page `docs/instance-states.md` from the table, these docstrings and the comments of the three enumerations.
+
+A process has ended for this machine when it is reaped *and* its cgroup is empty, so a new life never meets remains of
+the old one.
 """
 
 from __future__ import annotations
@@ -258,8 +260,8 @@ _ROWS: dict[State, _Row] = {
     State.DRAINING: (_I.want,   _I.ignore,  _I.ignore, _I.never,  _I.ended, _I.signal, _I.forgo,  _I.signal, _I.stop,   _I.never),
     State.STOPPING: (_I.want,   _I.ignore,  _I.ignore, _I.never,  _I.ended, _I.kill,   _I.forgo,  _I.ignore, _I.forgo,  _I.never),
     State.KILLING:  (_I.want,   _I.ignore,  _I.ignore, _I.ended,  _I.ended, _I.never,  _I.forgo,  _I.ignore, _I.forgo,  _I.never),
-    State.BACKOFF:  (_I.begin,  _I.never,   _I.ignore, _I.never,  _I.never, _I.start,  _I.forgo,  _I.never,  _I.forgo,  _I.adopt),
-    State.FAILED:   (_I.begin,  _I.never,   _I.ignore, _I.never,  _I.never, _I.never,  _I.forgo,  _I.never,  _I.forgo,  _I.adopt),
+    State.BACKOFF:  (_I.begin,  _I.never,   _I.ignore, _I.never,  _I.never, _I.start,  _I.forgo,  _I.never,  _I.forgo,  _I.never),
+    State.FAILED:   (_I.begin,  _I.never,   _I.ignore, _I.never,  _I.never, _I.never,  _I.forgo,  _I.never,  _I.forgo,  _I.never),
 }
 # fmt: on
 TABLE: dict[State, dict[Event, _Cell]] = {state: dict(zip(Event, cells, strict=True)) for state, cells in _ROWS.items()}

@@ -86,7 +86,7 @@ def group(container: Container, request: Request) -> desired.Group:
         name="",
         executable=container.executable,
         arguments=container.arguments,
-        environ=(*container.environ.items(), ("LITHOS_CONFIG", request.file)),
+        environ=tuple(container.environ.items()),
         uid=NOBODY if container.user_id is None else container.user_id,
         gid=NOBODY if container.group_id is None else container.group_id,
         workdir=container.workdir,
@@ -94,6 +94,7 @@ def group(container: Container, request: Request) -> desired.Group:
         fileno_limit=container.fileno_limit,
         init=container.init,
         sockets=tuple((port.fd, port.name) for port in ports),
+        config=request.file,
     )
     policy = Policy(
         restart_timeout=container.restart_timeout, kill_timeout=container.kill_timeout, max_starts=RUN_STARTS

@@ -8,6 +8,7 @@ writer's time, never the supervisor's life and at most a bounded part of its att
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import time
 from collections.abc import Callable
@@ -33,7 +34,7 @@ class LogFile:
 
     def take(self, pipe: int) -> int:
         """Move what is in ``pipe``, at most ``CHUNK`` bytes, into the file; return how many. Raises OSError."""
-        if self._size + CHUNK > FILE_SIZE:
+        if self._size + 2 * CHUNK > FILE_SIZE:
             return self._take_last(pipe)
         moved = os.splice(pipe, self._fd, CHUNK)
         self._size += moved
@@ -42,21 +43,25 @@ class LogFile:
     def _take_last(self, pipe: int) -> int:
         text = os.read(pipe, CHUNK)
         end = text.rfind(b"\n") + 1 or len(text)
-        os.write(self._fd, text[:end])
-        self._rotate()
-        self._size += os.write(self._fd, text[end:])
+        last = self._rotate()
+        try:
+            os.write(last, text[:end])
+            self._size = os.write(self._fd, text[end:])
+        finally:
+            os.close(last)
         return len(text)
 
-    def _rotate(self) -> None:
-        # The new file first: without it (ENOSPC) nothing is renamed and the old one is written on.
+    def _rotate(self) -> int:
+        """Go on with an empty file; return the descriptor of the one before, which has a new name."""
+        # The new file first: without it (ENOSPC, EMFILE) nothing is renamed, and no file is lost.
         fresh = f"{self.path}.new"
-        opened = _open(fresh)
-        os.close(self._fd)
-        self._fd, self._size, self._mark = opened, 0, 0
+        last, self._fd = self._fd, _open(fresh)
+        self._size = self._mark = 0
         names = [fresh, self.path, *(f"{self.path}.{number}" for number in range(1, FILES_KEPT + 1))]
         for older, newer in zip(reversed(names), reversed(names[:-1]), strict=False):
             with suppress(FileNotFoundError):
                 os.rename(newer, older)
+        return last
 
     def mark(self) -> None:
         """Begin a new life: ``last_line`` looks no further back than here."""
@@ -114,8 +119,10 @@ class Stream:
         self._loop.watch(self._reader, READABLE, self._readable)
 
     def drain(self) -> None:
-        """Take what an ended application has left in the pipe, which holds at most a chunk."""
-        self._drain_once()
+        """Take what an ended application has left in the pipe, and no more: it may have given its end to others."""
+        left = fcntl.fcntl(self._reader, fcntl.F_GETPIPE_SZ)
+        while left > 0 and (moved := self._drain_once()):
+            left -= moved
 
     def _drain_once(self) -> int:
         try:

@@ -24,6 +24,7 @@ from .loop import PRIORITY, READABLE, Loop
 from .messages import say
 
 GENERATION = 1
+_INIT_STARTS = 0.005  # seconds between two looks at an init that has only just been started
 
 
 class Means(NamedTuple):
@@ -61,6 +62,15 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:  # most real-time signals have no name
         return f"signal {number}"
+
+
+def _has_started(init_pid: int) -> bool:
+    """Whether the tiny init's child is the application by now."""
+    child = processes.first_child(init_pid)
+    try:
+        return child is not None and os.readlink(f"/proc/{child}/exe") != os.readlink(f"/proc/{init_pid}/exe")
+    except OSError:  # one of them has ended
+        return False
 
 
 class Supervised:
@@ -129,7 +139,7 @@ class Supervised:
     def _create(self) -> Child:
         means, group = self._means, self.group
         self._cgroup = means.tree.create(group.sandbox, f"{group.process}.{self.index}", group.limits)
-        launch = group.launch._replace(name=self.name)
+        launch = group.launch.for_instance(self.name)
         opened = [stream.open(launch.uid, launch.gid) for stream in self._streams]
         try:
             sources = {0: means.stdin, 1: opened[0], 2: opened[1], **means.listeners.descriptors(group.ports)}
@@ -248,15 +258,22 @@ class Supervised:
                 say(f"{self.name}: {error}; it is tried again before the next start")
 
     def _send_stop_signal(self) -> None:
-        if self._child is not None:
-            signal.pidfd_send_signal(self._child.pidfd, signal.Signals(self.group.stop_signal))
+        child = self._child
+        if child is None or self.machine.state is not State.STOPPING:
+            return
+        if self.group.launch.init and not _has_started(child.pid):
+            # dumb-init catches every signal, and its child until execve(2): what is sent before is lost.
+            again = time.monotonic() + _INIT_STARTS
+            self._means.loop.deadline((self, "stop signal"), again, self._send_stop_signal)
+            return
+        signal.pidfd_send_signal(child.pidfd, signal.Signals(self.group.stop_signal))
 
     def _kill(self) -> None:
-        if self.machine.told:
-            say(f"{self.name} has not ended by its stop signal; killing it")
-        else:
+        if not self.machine.told:
             self.reason = f"{self.name} was not ready after {self.group.policy.readiness_timeout:g} s"
             say(f"{self.reason}; killing it")
+        elif self.machine.executed:
+            say(f"{self.name} has not ended by its stop signal; killing it")
         if self._cgroup is not None:
             self._cgroup.kill()
 

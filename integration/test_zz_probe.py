@@ -1,0 +1,3 @@
+import threading
+def test_hangs():
+    threading.Event().wait(110)

@@ -1,0 +1,100 @@
+"""Real instances in a real cgroup, on the host's root or on a small image."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from launch_stage import SYSTEM_PATH, Stage
+
+import cgroup
+from lithos_runner.launch.launcher import Launcher
+
+
+@pytest.fixture(scope="session")
+def python() -> str:
+    """The system's interpreter: that of the virtual environment may be where only root can read."""
+    path = shutil.which("python3", path=SYSTEM_PATH)
+    assert path, "these tests need the python3 of the system"
+    return path
+
+
+@pytest.fixture(scope="session")
+def group() -> Iterator[cgroup.Group]:
+    with cgroup.Group.open(cgroup.find().mount) as root:
+        made = root.create(f"lithos-test-launch-{os.getpid()}")
+        yield made
+        made.kill()
+        made.remove()
+
+
+@pytest.fixture(scope="session")
+def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
+    made = Launcher(str(tmp_path_factory.mktemp("root")))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def stage(launcher: Launcher, group: cgroup.Group) -> Stage:
+    return Stage(launcher, group)
+
+
+@pytest.fixture(scope="session")
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def programs() -> dict[str, str]:
+    """Where each file of a small Linux is on this host: a few programs and the libraries they are linked with."""
+    tools = [shutil.which(name, path=SYSTEM_PATH) or name for name in ("sh", "cat", "ls", "chmod", "readlink")]
+    linked = subprocess.run(["ldd", *tools], capture_output=True, text=True, check=True).stdout.split()
+    libraries = {word for word in linked if word.startswith("/") and not word.endswith(":")}
+    return {**{f"/bin/{Path(tool).name}": tool for tool in tools}, **{path: path for path in libraries}}
+
+
+@pytest.fixture
+def image(tmp_path: Path, programs: dict[str, str]) -> Path:
+    """A root file system of its own: programs, their libraries and the directories that an image must have."""
+    root = tmp_path / "image"
+    for directory in ("dev", "proc", "run", "sys", "tmp"):
+        (root / directory).mkdir(parents=True)
+    for inside, source in programs.items():
+        target = root / inside.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
+    return root
+
+
+@pytest.fixture
+def forked() -> Callable[[Callable[[], object]], None]:
+    """Call a function in a forked child; what it raises is raised here, as text."""
+
+    def run(function: Callable[[], object]) -> None:
+        report, end = os.pipe2(os.O_CLOEXEC)
+        pid = os.fork()
+        if pid == 0:
+            _report_and_exit(function, end)
+        os.close(end)
+        with open(report) as text:
+            complaint = text.read()
+        _, status = os.waitpid(pid, 0)
+        assert (complaint, status) == ("", 0)
+
+    return run
+
+
+def _report_and_exit(function: Callable[[], object], end: int) -> None:
+    try:
+        function()
+    except BaseException as error:
+        os.write(end, repr(error).encode())
+    finally:
+        os._exit(0)

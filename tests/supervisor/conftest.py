@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from real_host import real_host
+
+__all__ = ["real_host"]

@@ -1,0 +1,305 @@
+"""`lithos run` as its users have it: real processes, cgroups, sockets; and nothing of them left after a test."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
+
+import cgroup
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+LITHOS = (sys.executable, "-m", "lithos_runner.commands.main")
+PYTHON = "/usr/bin/python3"  # an application's user can reach it, which is not so for every virtual environment
+PATIENCE = 60.0  # seconds; how long a busy machine may take for anything
+DIRECTORY = "/var/tmp"  # not /tmp: an instance has one of its own
+_LISTEN = "0A"  # TCP_LISTEN of linux/tcp_states.h
+
+T = TypeVar("T")
+
+# Answers one connection after the other with its name; one that says "die" kills it.
+SERVER = """
+import os, signal, socket
+listener = socket.socket(fileno=3)
+while True:
+    client, _ = listener.accept()
+    if client.recv(100) == b"die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    client.sendall(os.environ["LITHOS_NAME"].encode())
+    client.close()
+"""
+
+# Prints what it finds itself with, and stays.
+PROBE = """
+import json, os, resource, signal
+def status(key):
+    with open("/proc/self/status") as file:
+        return next(line.split()[1] for line in file if line.startswith(key))
+print(json.dumps({
+    "descriptors": [int(fd) for fd in os.listdir("/proc/self/fd") if os.path.exists("/proc/self/fd/" + fd)],
+    "environ": dict(os.environ),
+    "ignored": int(status("SigIgn:"), 16),
+    "files": resource.getrlimit(resource.RLIMIT_NOFILE),
+}), flush=True)
+signal.pause()
+"""
+
+
+def until(condition: Callable[[], T], what: str) -> T:
+    """Ask again until the answer is true; fails with `what` when it never is."""
+    deadline = time.monotonic() + PATIENCE
+    while not (answer := condition()):
+        assert time.monotonic() < deadline, f"not in {PATIENCE:g} s: {what}"
+        time.sleep(0.01)
+    return answer
+
+
+def request(port: int, text: bytes = b"?") -> str:
+    """Ask `SERVER`, and wait for the answer as long as it takes."""
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
+        client.sendall(text)
+        return b"".join(iter(lambda: client.recv(4096), b"")).decode()
+
+
+class Running:
+    """A supervisor that was started with `lithos run`; ``said`` are its sentences so far."""
+
+    def __init__(self, name: str, runtime: Path, process: subprocess.Popen[bytes]) -> None:
+        self.name = name
+        self.process = process
+        self.said: list[str] = []
+        self.control = runtime / f"run-{name}" / "control"
+        self.state = runtime / f"run-{name}" / "state"
+        self._rest = b""
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def until_said(self, text: str) -> str:
+        """Wait for a sentence that holds `text`, of those not waited for yet, and return it."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            line = self._line(deadline)
+            assert line is not None, f"{text!r} was never said, but: {self.said}"
+            self.said.append(line)
+            if text in line:
+                return line
+
+    def _line(self, deadline: float) -> str | None:
+        assert self.process.stderr is not None
+        while b"\n" not in self._rest:
+            ready, _, _ = select.select([self.process.stderr], [], [], max(0.0, deadline - time.monotonic()))
+            more = os.read(self.process.stderr.fileno(), 65536) if ready else b""
+            if not more:
+                return None
+            self._rest += more
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line.decode()
+
+    def ask(self, command: str) -> dict[str, Any]:
+        """Send one request to the control socket."""
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(PATIENCE)
+            client.connect(str(self.control))
+            client.sendall(json.dumps({"command": command}).encode() + b"\n")
+            answer: dict[str, Any] = json.loads(b"".join(iter(lambda: client.recv(65536), b"")))
+        return answer
+
+    def instances(self) -> list[dict[str, Any]]:
+        """What the supervisor says of its instances; each `pid` is that of the first process."""
+        found: list[dict[str, Any]] = self.ask("status")["instances"]
+        return found
+
+    def until_state(self, *wanted: str) -> list[dict[str, Any]]:
+        """Wait until the instances' states are `wanted`; one word stands for all of them."""
+
+        def arrived() -> list[dict[str, Any]] | None:
+            found = self.instances()
+            states = [one["state"] for one in found]
+            return found if states == list(wanted) or set(states) == set(wanted) else None
+
+        return until(arrived, f"{self.name} is {' '.join(wanted)}")
+
+    def until_started(self) -> None:
+        """Wait until the supervisor has said that it has started its instances."""
+        self.until_said("; logs in ")
+
+    def app(self, index: int = 0) -> int:
+        """The application's process of an instance with the tiny init, which is its only child."""
+        pid = self.instances()[index]["pid"]
+        return int(until(lambda: children(pid), f"{self.name}.{index} has an application")[0])
+
+    def send(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def end(self) -> tuple[int, list[str]]:
+        """Wait for the end; return the exit code and all that was said."""
+        assert self.process.stderr is not None
+        deadline = time.monotonic() + PATIENCE
+        while (line := self._line(deadline)) is not None:
+            self.said.append(line)
+        code = self.process.wait(PATIENCE)
+        self.process.stderr.close()
+        return code, self.said
+
+    def stop(self, number: int = signal.SIGTERM) -> list[str]:
+        """End it with a signal; it has to end well."""
+        self.send(number)
+        code, said = self.end()
+        assert code == 0, said
+        return said
+
+
+class RealHost:
+    """A directory, free ports and names for one test; ``clean`` says what the test has left behind."""
+
+    def __init__(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="lithos-test-", dir=DIRECTORY))
+        self.directory.chmod(0o755)
+        self.runtime, self.logs = self.directory / "run", self.directory / "log"
+        self.environ = {**os.environ, "LITHOS_RUNTIME_DIR": str(self.runtime), "LITHOS_LOG_DIR": str(self.logs)}
+        self.slice = Path(cgroup.find().mount) / "lithos.slice"
+        self.name = f"t{os.getpid()}-{self.directory.name[-8:].replace('_', '-')}"
+        self._ports: list[int] = []
+        self._running: list[Running] = []
+
+    def port(self) -> int:
+        """A port that nobody has."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        self._ports.append(port)
+        return port
+
+    def file(self, name: str, text: str, mode: int = 0o644) -> Path:
+        path = self.directory / name
+        path.write_text(text)
+        path.chmod(mode)
+        return path
+
+    def container(self, suffix: str = "", **keys: Any) -> Path:
+        """Write a container file; JSON is YAML. Underscores in `keys` are dashes."""
+        document = {key.replace("_", "-"): value for key, value in keys.items()}
+        return self.file(f"{self.name}{suffix}.yaml", json.dumps(document))
+
+    def program(self, text: str, suffix: str = "", **keys: Any) -> Path:
+        """Write a container file for a Python program that gets as descriptor 3 the port in `keys`, if any."""
+        if "port" in keys:
+            keys["tcp_ports"] = {str(keys.pop("port")): {"fd": 3, "host": "127.0.0.1"}}
+        # -I -S: nothing that an interpreter's start could bring in.
+        return self.container(suffix, executable=PYTHON, arguments=["-I", "-S", "-c", text], **keys)
+
+    def start(self, file: Path, *options: str, wrap: tuple[str, ...] = (), **popen: Any) -> Running:
+        """Start `lithos run`; ``wrap`` is a command that executes it."""
+        environ = {**self.environ, **popen.pop("environ", {})}
+        name = options[options.index("--name") + 1] if "--name" in options else file.stem
+        command = [
+            *wrap,
+            *LITHOS,
+            "run",
+            str(file),
+            *(() if "--limits" in options else ("--limits", "available")),
+            *options,
+        ]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environ, **popen)
+        self._running.append(Running(name, self.runtime, process))
+        return self._running[-1]
+
+    def lithos(self, *arguments: str, wrap: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        return subprocess.run(
+            [*wrap, *LITHOS, *arguments],
+            env=self.environ,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+
+    def ps(self) -> list[dict[str, Any]]:
+        """The instances as `lithos ps --json` has them."""
+        supervisors = json.loads(self.lithos("ps", "--json").stdout)["supervisors"]
+        return [instance for supervisor in supervisors for instance in supervisor["instances"]]
+
+    def log(self, kind: str, index: int = 0) -> str:
+        return (self.logs / "run" / f"{self.name}.{index}.{kind}").read_text(errors="replace")
+
+    def printed(self, index: int = 0) -> dict[str, Any]:
+        """What `PROBE` has found."""
+        found: dict[str, Any] = json.loads(until(lambda: self.log("stdout", index), "the probe has printed"))
+        return found
+
+    def groups(self) -> list[Path]:
+        """The cgroups of our instances."""
+        return sorted(self.slice.glob(f"run/{self.name}*"))
+
+    def remains(self) -> list[str]:
+        """What there is of us on this host, but for the logs."""
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+        supervisors = str(self.runtime / "supervisors")
+        found = [f"cgroup {path}" for path in self.groups()]
+        found += [f"process {pid}: {command}" for pid, command in self._processes()]
+        found += [f"mount {line}" for line in mounts if str(self.directory) in line or self.name in line]
+        found += [f"file {path}" for path in self.runtime.rglob("*") if str(path) != supervisors]
+        found += [f"port {port}" for port in self._ports if listening(port)]
+        return found
+
+    def _processes(self) -> Iterator[tuple[int, str]]:
+        """Whoever has our environment or is in a cgroup of ours."""
+        ours = os.fsencode(f"LITHOS_RUNTIME_DIR={self.runtime}")
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            with suppress(OSError):
+                process = Path("/proc", pid)
+                if ours in (process / "environ").read_bytes() or self.name in (process / "cgroup").read_text():
+                    yield int(pid), (process / "cmdline").read_bytes().decode(errors="replace")
+
+    def close(self) -> None:
+        """End what a failed test has not, by force, and remove its files."""
+        for running in self._running:
+            if running.process.poll() is None:
+                running.process.kill()
+                running.process.wait()
+            if running.process.stderr is not None:
+                running.process.stderr.close()
+        for path in self.groups():
+            with cgroup.Group.open(str(path)) as group:
+                group.kill()
+                group.remove()
+        shutil.rmtree(self.directory)
+
+
+def children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def listening(port: int) -> bool:
+    """Whether anybody listens on the port; asking by a connection would disturb who does."""
+    rows = [line.split() for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()]
+    return any(row[1].endswith(f":{port:04X}") and row[3] == _LISTEN for row in rows)
+
+
+@pytest.fixture
+def real_host() -> Iterator[RealHost]:
+    """A host for one test, which has to leave nothing."""
+    host = RealHost()
+    try:
+        yield host
+        assert host.remains() == []
+    finally:
+        host.close()
