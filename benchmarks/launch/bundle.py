@@ -23,9 +23,7 @@ def config(root: str, cgroup: str, memory: int | None) -> dict[str, object]:
             "args": ["/bin/true"],
             "env": ["TERM=dumb"],
             "cwd": "/",
-            "capabilities": {
-                kind: [] for kind in ("bounding", "effective", "inheritable", "permitted", "ambient")
-            },
+            "capabilities": {kind: [] for kind in ("bounding", "effective", "inheritable", "permitted", "ambient")},
             "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}],
             "noNewPrivileges": True,
         },

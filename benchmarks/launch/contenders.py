@@ -191,5 +191,3 @@ def _systemd_run(stage: Stage) -> list[str]:
     }
     words = [f"--property={key}={value}" for key, value in properties.items()]
     return ["systemd-run", "--wait", "--quiet", "--collect", *words, PROGRAM]
-
-

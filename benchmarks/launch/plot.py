@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
@@ -24,7 +23,7 @@ def svg(timings: Mapping[str, Sequence[Timing]], title: str) -> str:
     ends = exited(timings)
     names = sorted(ends, key=lambda name: ends[name].p50)
     step = next((step for step in _STEPS if _longest(ends) / step <= 10), _STEPS[-1])
-    scale = (_WIDTH - _LEFT - _RIGHT) / (math.ceil(_longest(ends) / step) * step)
+    scale = (_WIDTH - _LEFT - _RIGHT) / (-(-_longest(ends) // step) * step)
     height = _TOP + _ROW * len(names) + 30
     return "\n".join(
         [

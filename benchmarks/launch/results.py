@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -56,9 +55,9 @@ class Verdict(NamedTuple):
         return f"{name}: {self.ratio:.2f} x {peer}, at most {most:.2f}: {ending}"
 
 
-def percentile(values: Sequence[float], percent: float) -> float:
+def percentile(values: Sequence[float], percent: int) -> float:
     """Return the smallest value that at least ``percent`` of all do not exceed (nearest rank)."""
-    return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]
+    return sorted(values)[max(0, -(-len(values) * percent // 100) - 1)]
 
 
 def summarize(seconds: Sequence[float]) -> Summary:

@@ -62,7 +62,7 @@ def run_job(image: Path, job: Job, deadline: int) -> int:
         os.truncate(result, RESULT_DISK_SIZE)
         with step(f"running the VM with {accelerator()}"):
             boot(qemu_command(image, payload, result, job.interactive), None if job.interactive else deadline)
-        return unpack(result)
+        return unpack(result, missing_status=0 if job.interactive else None)
 
 
 def build_wheel(folder: Path, wheelhouse: Path) -> Path:
@@ -162,11 +162,16 @@ def last_words() -> str:
     return "; the last lines of its console:\n" + "\n".join(f"    {line}" for line in lines) if lines else ""
 
 
-def unpack(result: Path) -> int:
-    """Bring back what the guest wrote (see guest.sh) and return the command's exit status."""
+def unpack(result: Path, missing_status: int | None) -> int:
+    """Bring back what the guest wrote (see guest.sh) and return the command's exit status.
+
+    A VM that left none (ended by Ctrl-A x) gives `missing_status`; when that is None either, raises Failed.
+    """
     subprocess.run(("tar", "-xf", str(result), "-C", str(RESULTS)), check=False, stderr=subprocess.DEVNULL)
     status = RESULTS / "status"
     if not status.exists():
+        if missing_status is not None:
+            return missing_status
         raise Failed(f"the VM ended without an exit status{last_words()}")
     boot_seconds = (RESULTS / "boot-seconds").read_text().strip()
     say(f"booted in {boot_seconds} s; logs and results are in {RESULTS.relative_to(PROJECT)}")

@@ -11,8 +11,16 @@ Path = tuple[str | int, ...]
 SHOWN = 60  # characters of a found value that still fit into a sentence
 
 
+class Place(NamedTuple):
+    """Where something stands: line and column count from 1, the column in characters."""
+
+    file: str
+    line: int = 1
+    column: int = 1
+
+
 class Error(NamedTuple):
-    """One mistake; line and column count from 1, column in characters; `path` is empty for the whole file."""
+    """One mistake at a place; `path` is empty for the whole file."""
 
     file: str
     line: int
@@ -31,6 +39,18 @@ class ConfigErrors(Exception):
     def __init__(self, errors: Iterable[Error]) -> None:
         self.errors = tuple(sorted(errors, key=lambda error: error[:3]))
         super().__init__("\n".join(map(str, self.errors)))
+
+
+class Fault(NamedTuple):
+    """A mistake and the keys that lead to it, so that what it leaves unharmed can still be used."""
+
+    path: Path
+    error: Error
+
+    @classmethod
+    def at(cls, place: Place, path: Path, message: str) -> Fault:
+        """Write the path out for the reader of the message."""
+        return cls(path, Error(*place, written(path), message))
 
 
 def quoted(text: str) -> str:

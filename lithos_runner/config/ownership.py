@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from .errors import Error
+from .errors import Error, Place
 
 
 def check_ownership(path: str) -> list[Error]:
@@ -17,7 +17,16 @@ def check_ownership(path: str) -> list[Error]:
     """
     target = os.path.realpath(path)
     places = dict.fromkeys((os.path.dirname(os.path.abspath(path)), os.path.dirname(target), target))
-    return [Error(path, 1, 1, "", message) for place in places if (message := _distrust(place))]
+    return [Error(*Place(path), "", message) for place in places if (message := _distrust(place))]
+
+
+def writable_by_others(status: os.stat_result, path: str) -> str:
+    """The sentence about a file or directory that group or others may write; empty when they may not."""
+    sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
+    if not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or sticky:
+        return ""
+    mode = stat.S_IMODE(status.st_mode)
+    return f"{path} is writable by group or others (mode {mode:04o}): run chmod go-w on it"
 
 
 def _distrust(path: str) -> str:
@@ -28,8 +37,4 @@ def _distrust(path: str) -> str:
     trusted = (0, os.geteuid())
     if status.st_uid not in trusted:
         return f"{path} belongs to uid {status.st_uid}, who could change what runs: chown it to {trusted[-1]}"
-    sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky:
-        mode = stat.S_IMODE(status.st_mode)
-        return f"{path} is writable by group or others (mode {mode:04o}): run chmod go-w on it"
-    return ""
+    return writable_by_others(status, path)

@@ -1,4 +1,4 @@
-"""Text to YAML node tree: positions kept, merges resolved, and nothing in it that a later step must fear.
+"""Text to YAML node tree: every node knows its file and position, and no later step need fear its size.
 
 PyYAML's composer recurses, in C without a guard: a few thousand brackets end the process with a
 segmentation fault. So the *events* of the file, which are a flat stream, are measured first.
@@ -6,19 +6,18 @@ segmentation fault. So the *events* of the file, which are a flat stream, are me
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 
 import yaml
 from yaml.reader import Reader
 
-from .errors import ConfigErrors, Error, Path, quoted, written
+from .errors import ConfigErrors, Error, Place
+from .files import place_after
 
-MAX_BYTES = 1 << 20
 MAX_NODES = 100_000
 """Nodes after every alias is expanded, so that nine lines of aliases cannot stand for a billion values."""
 MAX_DEPTH = 64
-
-MERGE = "tag:yaml.org,2002:merge"
 
 Pair = tuple[yaml.ScalarNode, yaml.Node]
 
@@ -32,46 +31,33 @@ _HINTS = {
 }
 
 
-def read_file(file: str) -> str:
-    """The text of a configuration file; raises ConfigErrors when it cannot be read or is not UTF-8."""
-    try:
-        with open(file, "rb") as stream:
-            raw = stream.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise ConfigErrors([Error(file, 1, 1, "", f"cannot be read: {error.strerror}")]) from error
-    if len(raw) > MAX_BYTES:
-        raise ConfigErrors([Error(file, 1, 1, "", f"is larger than {MAX_BYTES} bytes")])
-    try:
-        return raw.decode().removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        message = f"is not UTF-8: byte 0x{raw[error.start]:02x} at offset {error.start}"
-        good = raw[: error.start].decode().removeprefix("\ufeff")
-        raise ConfigErrors([Error(file, *_after(good), "", message)]) from error
-
-
 def compose(
     file: str,
     text: str,
-    errors: list[Error],
     loader: type[yaml.SafeLoader] | type[yaml.CSafeLoader] = _LOADER,
 ) -> yaml.Node | None:
-    """The root of the only document in `text`; None when there is none.
+    """The root of the only document in `text`, as it is written; None when there is none.
 
-    Faults of keys are added to `errors`, so that they are shown beside those of the values. Raises
-    ConfigErrors when there is no tree to go on with: bad syntax, several documents, a forbidden
-    character, more than MAX_NODES or MAX_DEPTH.
+    `file` is the name for messages. Raises ConfigErrors when there is no tree to go on with: bad syntax,
+    several documents, a forbidden character, more than MAX_NODES or MAX_DEPTH.
     """
     if found := Reader.NON_PRINTABLE.search(text):
         message = f"holds the control character U+{ord(found[0]):04X}: write it as an escape in double quotes"
-        raise ConfigErrors([Error(file, *_after(text[: found.start()]), "", message)])
+        raise ConfigErrors([Error(*place_after(file, text[: found.start()]), "", message)])
     try:
-        _Measure(file).measure(yaml.parse(text, Loader=loader))
-        root: yaml.Node | None = yaml.compose(text, Loader=loader)
+        _Measure(file).measure(yaml.parse(_Named(text, file), Loader=loader))
+        root: yaml.Node | None = yaml.compose(_Named(text, file), Loader=loader)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: chr() of an escape, in the pure Python loader
         raise ConfigErrors([_syntax_error(file, text, error)]) from error
-    if root is not None:
-        _Keys(file, errors).visit(root, ())
     return root
+
+
+class _Named(io.StringIO):
+    """A text whose name PyYAML copies into the mark of every node, so that included nodes keep their file."""
+
+    def __init__(self, text: str, name: str) -> None:
+        super().__init__(text)
+        self.name = name
 
 
 def pairs(mapping: yaml.MappingNode) -> Iterator[Pair]:
@@ -79,22 +65,17 @@ def pairs(mapping: yaml.MappingNode) -> Iterator[Pair]:
     return iter(mapping.value)
 
 
-def position(item: yaml.Node | yaml.Event) -> tuple[int, int]:
-    """Line and column, from 1, where a node or an event starts."""
+def place(item: yaml.Node | yaml.Event) -> Place:
+    """Where a node or an event starts."""
     mark = item.start_mark
     assert mark is not None  # noqa: S101 - only for events and nodes made by hand
-    return mark.line + 1, mark.column + 1
-
-
-def _after(before: str) -> tuple[int, int]:
-    """Line and column, from 1, of the character that follows `before`."""
-    return before.count("\n") + 1, len(before) - before.rfind("\n")
+    return Place(mark.name, mark.line + 1, mark.column + 1)
 
 
 def _syntax_error(file: str, text: str, error: Exception) -> Error:
     mark = getattr(error, "problem_mark", None)
     if mark is None:
-        return Error(file, 1, 1, "", f"is not YAML: {str(error).splitlines()[0]}")
+        return Error(*Place(file), "", f"is not YAML: {str(error).splitlines()[0]}")
     lines = text.splitlines()
     line = lines[mark.line] if mark.line < len(lines) else ""
     hint = _HINTS.get(line[mark.column : mark.column + 1], "")
@@ -175,58 +156,4 @@ class _Measure:
             self._refuse(event, f"is nested more than {MAX_DEPTH} levels deep")
 
     def _refuse(self, event: yaml.Event, message: str) -> None:
-        raise ConfigErrors([Error(self.file, *position(event), "", message)])
-
-
-class _Keys:
-    """Checks the keys of every mapping and puts merged pairs in place of `<<`.
-
-    A mapping's own pair wins over a merged one, an earlier source over a later one
-    (https://yaml.org/type/merge.html). Merged nodes keep the position where they were written.
-    """
-
-    def __init__(self, file: str, errors: list[Error]) -> None:
-        self.file = file
-        self.errors = errors
-        self.done: set[int] = set()
-
-    def visit(self, node: yaml.Node, path: Path) -> None:
-        if id(node) in self.done:
-            return
-        self.done.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            for index, item in enumerate(node.value):
-                self.visit(item, (*path, index))
-        elif isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                self.visit(value, (*path, key.value) if isinstance(key, yaml.ScalarNode) else path)
-            node.value = self._pairs(node, path)
-
-    def _pairs(self, mapping: yaml.MappingNode, path: Path) -> list[Pair]:
-        own: dict[str, Pair] = {}
-        for key, value in mapping.value:
-            if not isinstance(key, yaml.ScalarNode):
-                self._report(key, path, "a key must be a word or a number")
-            elif key.value in own:
-                line, _ = position(own[key.value][0])
-                self._report(key, path, f"key {quoted(key.value)} appears twice (first on line {line})")
-            else:
-                own[key.value] = key, value
-        merged = [pair for pair in own.values() if pair[0].tag == MERGE]
-        result = {name: pair for name, pair in own.items() if pair[0].tag != MERGE}
-        for _, value in merged:
-            for source in self._sources(value, path):
-                for key, inherited in pairs(source):
-                    result.setdefault(key.value, (key, inherited))
-        return list(result.values())
-
-    def _sources(self, value: yaml.Node, path: Path) -> Iterator[yaml.MappingNode]:
-        nodes = value.value if isinstance(value, yaml.SequenceNode) else [value]
-        for node in nodes:
-            if isinstance(node, yaml.MappingNode):
-                yield node
-            else:
-                self._report(node, path, "'<<' merges a mapping or a list of mappings")
-
-    def _report(self, node: yaml.Node, path: Path, message: str) -> None:
-        self.errors.append(Error(self.file, *position(node), written(path), message))
+        raise ConfigErrors([Error(*place(event), "", message)])

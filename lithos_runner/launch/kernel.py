@@ -122,6 +122,7 @@ class sock_fprog(ctypes.Structure):  # noqa: N801
     """``struct sock_fprog`` of linux/filter.h."""
 
     _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
+    __hash__ = object.__hash__  # structures have none, but the operation that holds this one is a key
 
 
 _int, _unsigned, _long, _string, _pointer = (
@@ -171,6 +172,11 @@ def perform(call: Call) -> int:
 
 
 _clone3 = _function("syscall", _long, _pointer, _unsigned)
+# Made once: what clone3() made for itself, the child would have to free, which copies pages.
+_pidfd = ctypes.c_int(-1)
+_arguments = clone_args(pidfd=ctypes.addressof(_pidfd), exit_signal=signal.SIGCHLD)
+_CLONE3 = (NR_clone3, ctypes.addressof(_arguments), ctypes.sizeof(_arguments))
+_IN_CHILD = (0, -1)
 
 
 def clone3(flags: int, cgroup: int | None) -> tuple[int, int]:
@@ -180,18 +186,15 @@ def clone3(flags: int, cgroup: int | None) -> tuple[int, int]:
     others this call is made at once. ``CLONE_CLEAR_SIGHAND`` resets handlers but leaves ignored signals ignored. The
     caller must be single-threaded, since libc's fork handlers do not run. Raises OSError.
     """
-    pidfd = ctypes.c_int(-1)
-    arguments = clone_args(
-        flags=flags | CLONE_PIDFD | CLONE_CLEAR_SIGHAND | (0 if cgroup is None else CLONE_INTO_CGROUP),
-        pidfd=ctypes.addressof(pidfd),
-        exit_signal=signal.SIGCHLD,
-        cgroup=cgroup or 0,
-    )
-    pid = _clone3(NR_clone3, ctypes.addressof(arguments), ctypes.sizeof(arguments))
+    _arguments.flags = flags | CLONE_PIDFD | CLONE_CLEAR_SIGHAND | (0 if cgroup is None else CLONE_INTO_CGROUP)
+    _arguments.cgroup = cgroup or 0
+    pid = _clone3(*_CLONE3)
+    if pid == 0:
+        return _IN_CHILD
     if pid < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), "clone3")
-    return pid, pidfd.value
+    return pid, _pidfd.value
 
 
 # Mounts.

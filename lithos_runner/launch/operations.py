@@ -14,7 +14,6 @@ import ctypes
 import errno
 import functools
 import os
-import stat
 import struct
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -222,13 +221,18 @@ class CheckExecutable(NamedTuple):
 
     def calls(self) -> list[Call]:
         path = os.fsencode(self.path)
-        return [kernel.faccessat2(path, kernel.X_OK), Call(_program, (path, self.image), self.path)]
+        return [kernel.faccessat2(path, kernel.X_OK), Call(_program, (_open(path), self.image), self.path)]
 
 
-def _program(path: bytes, image: bool) -> int:
-    """Answer like a system call whether the kernel can load ``path``."""
+def _open(path: bytes) -> Call:
+    flags = os.O_RDONLY | os.O_NONBLOCK  # a FIFO must not stop us
+    return kernel.openat2(kernel.AT_FDCWD, path, flags, kernel.RESOLVE_NO_MAGICLINKS)
+
+
+def _program(opening: Call, image: bool) -> int:
+    """Answer like a system call whether the kernel can load the file that ``opening`` opens."""
     try:
-        _follow_scripts(path, image)
+        _follow_scripts(opening, image)
     except OSError as error:
         ctypes.set_errno(error.errno or errno.EIO)
         return -1
@@ -238,11 +242,11 @@ def _program(path: bytes, image: bool) -> int:
 _SCRIPTS = 6  # a script, and how many scripts the kernel follows from there: exec_binprm() in fs/exec.c
 
 
-def _follow_scripts(path: bytes, image: bool) -> None:
+def _follow_scripts(opening: Call, image: bool) -> None:
     """Go from a script to its interpreter until that is a binary; raises OSError."""
     for depth in range(_SCRIPTS):
         try:
-            head = _head(path)
+            head = _head(opening)
         except FileNotFoundError as error:
             # What execve(2) answers for such a script, too; "no such file" would be taken for the script itself.
             raise OSError(errno.ELIBBAD, "no interpreter") if depth else error from None
@@ -254,17 +258,14 @@ def _follow_scripts(path: bytes, image: bool) -> None:
             if not head.startswith(b"\x7fELF") or head[18:20] != kernel.ELF_MACHINE:
                 raise OSError(errno.ENOEXEC, "not a program")  # the init would try it with /bin/sh, as execvp(3) does
             return
-        path = _interpreter(head)
+        opening = _open(_interpreter(head))
     raise OSError(errno.ELOOP, "too many scripts")
 
 
-def _head(path: bytes) -> bytes:
-    """Return the first bytes of a regular file, as many as the kernel looks at (BINPRM_BUF_SIZE)."""
-    flags = os.O_RDONLY | os.O_NONBLOCK  # a FIFO must not stop us
-    file = kernel.perform(kernel.openat2(kernel.AT_FDCWD, path, flags, kernel.RESOLVE_NO_MAGICLINKS))
+def _head(opening: Call) -> bytes:
+    """Return the first bytes of a file, as many as the kernel looks at (BINPRM_BUF_SIZE); EISDIR for a directory."""
+    file = kernel.perform(opening)
     try:
-        if not stat.S_ISREG(os.fstat(file).st_mode):
-            raise IsADirectoryError(errno.EISDIR, "not a program")
         return os.read(file, 256)
     finally:
         os.close(file)
@@ -276,15 +277,23 @@ def _interpreter(head: bytes) -> bytes:
     return line.replace(b"\t", b" ").replace(b"\0", b" ").split(b" ", 1)[0]
 
 
-class Verify(NamedTuple):
-    """Assert what the operations before have promised, from the kernel's own answers.
+class VerifyDescriptors(NamedTuple):
+    """Assert that each descriptor is the file declared for it, by device and inode, and survives execve(2)."""
 
-    ``sockets`` maps the descriptors to the device and inode of the files that were declared for them.
-    """
+    files: tuple[tuple[int, tuple[int, int]], ...]
+
+    def describe(self) -> str:
+        return "verify the instance's descriptors"
+
+    def calls(self) -> list[Call]:
+        return [call for target, identity in self.files for call in _same_file(target, identity)]
+
+
+class Verify(NamedTuple):
+    """Assert what the operations before have promised of the process, from the kernel's own answers."""
 
     uid: int
     gid: int
-    files: tuple[tuple[int, tuple[int, int]], ...]
     last_capability: int
 
     def describe(self) -> str:
@@ -301,7 +310,6 @@ class Verify(NamedTuple):
             kernel.prctl(kernel.PR_GET_SECCOMP).expect(kernel.SECCOMP_MODE_FILTER, "seccomp"),
             kernel.getsid().expect(1, "session"),  # we are PID 1 of the namespace and its leader
             *_inside_root(),
-            *(call for target, identity in self.files for call in _same_file(target, identity)),
         ]
 
 

@@ -70,7 +70,7 @@ def template_sequence(root: str, host: Host) -> list[Preparation]:
         preparation.PrivatePropagation(),
         preparation.OpenRoot(root, host.mount_point),
         *system,
-        preparation.DropMounts(("dev", "proc", "sys/fs/cgroup", "tmp")),
+        *(preparation.DropMounts(path) for path in ("dev", "proc", "sys/fs/cgroup", "tmp")),
         preparation.MountDev(),
         preparation.HideRun(host.resolv_conf if root == "/" else None),
         preparation.Pivot(),
@@ -99,7 +99,8 @@ def sequence(spec: LaunchSpec, host: Host, template: int, sources: Mapping[int, 
         operations.DropRoot(spec.uid, spec.gid, host.last_capability),
         *check,
         operations.RestrictSystemCalls(host.seccomp),
-        operations.Verify(spec.uid, spec.gid, files, host.last_capability),
+        operations.VerifyDescriptors(files),
+        operations.Verify(spec.uid, spec.gid, host.last_capability),
         operations.Execute(spec.executable, spec.arguments, environment(spec), next(iter(plan.kept), None)),
     ]
 

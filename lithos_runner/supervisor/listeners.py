@@ -9,11 +9,14 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import time
 from collections.abc import Callable, Iterable
 
 from .desired import Group, Port
 from .loop import HANG_UP, Loop
 from .port_owner import port_owner
+
+_UNDO_EVERY = 1.0  # seconds; an application that shuts its socket down in a loop must not keep us busy
 
 
 class ListenFailed(Exception):
@@ -36,10 +39,13 @@ class Listeners:
                     self._add(port)
 
     def _add(self, port: Port) -> None:
-        listener = listen(port)
-        self._sockets[port.host, port.port] = listener
+        self._sockets[port.host, port.port] = listen(port)
+        self._watch(port)
+
+    def _watch(self, port: Port) -> None:
         # With no other event asked for, epoll reports only the hang-up: an application has shut the socket down.
-        self._loop.watch(listener.fileno(), 0, lambda events: self._shut_down(port, events))
+        descriptor = self._sockets[port.host, port.port].fileno()
+        self._loop.watch(descriptor, 0, lambda events: self._shut_down(port, events))
 
     def descriptors(self, ports: Iterable[Port]) -> dict[int, int]:
         """Return the open sockets as the application shall see them: its descriptor → ours."""
@@ -49,17 +55,20 @@ class Listeners:
         """Undo shutdown(2), by which one instance can stop the socket for all that share it."""
         if not events & HANG_UP:
             return
+        listener = self._sockets[port.host, port.port]
+        self._loop.forget(listener.fileno())
         try:
-            self._sockets[port.host, port.port].listen(port.backlog)
+            listener.listen(port.backlog)
         except OSError as error:
-            self._loop.forget(self._sockets[port.host, port.port].fileno())
             self._say(f"{address(port)}: an instance shut the listening socket down; cannot listen again: {error}")
             return
         self._say(f"{address(port)}: an instance shut the listening socket down; listening again")
+        self._loop.deadline(listener, time.monotonic() + _UNDO_EVERY, lambda: self._watch(port))
 
     def close(self) -> None:
         """Close all."""
         for listener in self._sockets.values():
+            self._loop.deadline(listener, None, self.close)
             self._loop.forget(listener.fileno())
             listener.close()
         self._sockets.clear()

@@ -68,11 +68,16 @@ class Signals:
     """Turns signals into events of the loop; see signal.set_wakeup_fd."""
 
     def __init__(self, loop: Loop, numbers: list[int], handler: Callable[[int], None]) -> None:
-        """Call ``handler(number)`` for each of ``numbers``, but for those that we were started to ignore (nohup(1))."""
+        """Call ``handler(number)`` for each of ``numbers``; nohup(1) holds: an ignored SIGHUP stays ignored.
+
+        SIGINT and SIGQUIT do not: a shell without job control starts every background command with them ignored,
+        and `kill -INT` has to work on a supervisor that a script started so.
+        """
         self._loop = loop
         self._handler = handler
         self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._before = {n: signal.signal(n, _noted) for n in numbers if signal.getsignal(n) != signal.SIG_IGN}
+        hup = signal.SIGHUP if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else None
+        self._before = {number: signal.signal(number, _noted) for number in numbers if number != hup}
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         loop.watch(self._reader, READABLE, self._arrived)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socket
@@ -45,7 +46,7 @@ def test_gaps_and_targets_divide_all_numbers(targets: set[int]) -> None:
     edges = sorted(covered)
     assert edges[0][0] == 0
     assert edges[-1][1] == descriptors.LAST
-    assert all(before[1] + 1 == after[0] for before, after in zip(edges, edges[1:], strict=False))
+    assert all(before[1] + 1 == after[0] for before, after in itertools.pairwise(edges))
 
 
 NUMBERS = st.integers(0, 60)

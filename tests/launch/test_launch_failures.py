@@ -16,6 +16,7 @@ from lithos_runner.launch.launcher import RootUnusable
 from lithos_runner.launch.spec import LaunchSpec
 
 NO_PATH = "give `executable` a path that exists inside the instance"
+NOT_INSIDE = "it, its interpreter or (for `init: true`) a C library is missing inside the instance"
 NO_FILE = "give `executable` the path of a program"
 NO_INTERPRETER = "the interpreter in its first line does not exist inside the instance"
 NO_FORMAT = "it is neither a binary for this machine nor a script that begins with #!"
@@ -72,8 +73,7 @@ SPECS: dict[str, tuple[dict[str, object], str]] = {
     ),
     "missing, without": (
         {"executable": "/none", "init": False},
-        "execute /none: No such file or directory; it, or the interpreter in its first line, does not exist inside "
-        "the instance",
+        f"execute /none: No such file or directory; {NOT_INSIDE}",
     ),
     "a directory, with the init": ({"executable": "/etc"}, f"execute /etc as user 65534: Is a directory; {NO_FILE}"),
     "a directory, without": (
@@ -114,29 +114,32 @@ def test_a_descriptor_above_the_supervisors_own_limit(stage: Stage, listener: so
     _leave_nothing(stage, launch)
 
 
-# Which directory of the image is missing, and the sentence; /proc and /tmp are mounted by every instance itself.
-MISSING_PREPARED = {
-    "sys": "bind the host's /sys read-only on sys: No such file or directory",
-    "dev": "build /dev: No such file or directory",
-    "run": "hide the host's /run: No such file or directory",
+# Which directory is missing, and what then cannot be done.
+DIRECTORIES = {
+    "sys": "bind the host's /sys read-only on sys",
+    "dev": "detach what the host has mounted on dev",
+    "proc": "detach what the host has mounted on proc",
+    "run": "hide the host's /run",
+    "tmp": "detach what the host has mounted on tmp",
 }
 
 
-@pytest.mark.parametrize(("directory", "rest"), MISSING_PREPARED.items())
-def test_an_image_without_a_prepared_directory(stage: Stage, image: Path, directory: str, rest: str) -> None:
+@pytest.mark.parametrize(("directory", "step"), DIRECTORIES.items())
+def test_an_image_without_a_directory(stage: Stage, image: Path, directory: str, step: str) -> None:
     (image / directory).rmdir()
     with pytest.raises(RootUnusable) as caught:
         stage.shell("echo it ran", root=str(image))
-    assert str(caught.value).startswith(f"root {image}: cannot {rest}")
+    hint = "a root file system must have the directories dev, proc, run, sys and tmp"
+    reason = str(caught.value).removeprefix(f"root {image}: cannot {step}: No such file or directory")
+    assert reason in (f"; {hint}", f" ({directory}); {hint}")
 
 
-@pytest.mark.parametrize(("directory", "kind"), [("proc", "proc"), ("tmp", "tmpfs")])
-def test_an_image_without_an_own_directory(stage: Stage, image: Path, directory: str, kind: str) -> None:
-    (image / directory).rmdir()
-    ended = stage.shell("echo it ran", root=str(image))
+def test_an_image_without_a_c_library(stage: Stage, image: Path) -> None:
+    for loader in (*image.glob("lib*/ld-*"), *image.glob("lib/*/ld-*")):
+        loader.unlink()
+    ended = stage.shell("echo it ran", root=str(image), init=False)
     assert ended.failure
-    assert ended.failure.sentence == f"test/app.0: cannot mount {kind} on /{directory}: No such file or directory"
-    assert ended.stdout == ""
+    assert ended.failure.sentence == f"test/app.0: cannot execute /bin/sh: No such file or directory; {NOT_INSIDE}"
 
 
 def test_a_root_that_is_not_there(stage: Stage) -> None:

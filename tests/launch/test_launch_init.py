@@ -17,21 +17,6 @@ from lithos_runner.launch.spec import LaunchSpec
 SLEEPER = SHELL._replace(executable="/bin/sleep", arguments=("100",))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="dumb-init forwards a pending signal to its child before that has executed the program, "
-    "and there a dummy handler swallows it (dumb-init.c, main)",
-)
-def test_a_stop_signal_sent_at_once_is_not_lost(stage: Stage) -> None:
-    """It arrives while the set-up runs: blocked there, it waits for the init."""
-    for _ in range(10):
-        running = stage.start(SLEEPER)
-        running.kill(signal.SIGTERM)
-        if not running.ends_within(1000):
-            running.kill(signal.SIGKILL)
-        assert running.end().code == 128 + signal.SIGTERM
-
-
 def test_a_kill_during_the_set_up_is_no_failure_of_a_step(stage: Stage) -> None:
     running = stage.start(SLEEPER)
     running.kill(signal.SIGKILL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -37,22 +38,23 @@ Seen = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def dirty() -> Iterator[None]:
-    """A supervisor with as much to inherit as possible: groups, umask, ignored signals, variables, descriptors."""
-    groups, mask = os.getgroups(), os.umask(0o077)
-    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGHUP, signal.SIGTERM)}
-    stray = os.open("/", os.O_RDONLY)
-    os.set_inheritable(stray, True)
-    os.setgroups([4, 27])
-    os.environ |= {"NOTIFY_SOCKET": "/run/notify", "LISTEN_FDS": "9", "LISTEN_PID": "1", "WATCHDOG_USEC": "5"}
-    yield
-    for name in ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "WATCHDOG_USEC"):
-        del os.environ[name]
-    os.setgroups(groups)
-    os.close(stray)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    os.umask(mask)
+def dirty_stage(group: cgroup.Group, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """A supervisor with as much to inherit as possible: groups, umask, ignored signals, variables, a descriptor."""
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.setgroups, os.getgroups())
+        os.setgroups([4, 27])
+        stack.callback(os.umask, os.umask(0o077))
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            stack.callback(signal.signal, number, signal.signal(number, signal.SIG_IGN))
+        for name in ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "WATCHDOG_USEC"):
+            os.environ[name] = "1"
+            stack.callback(os.environ.pop, name)
+        stray = os.open("/", os.O_RDONLY)
+        os.set_inheritable(stray, True)
+        stack.callback(os.close, stray)
+        launcher = Launcher(str(tmp_path_factory.mktemp("root")))
+        stack.callback(launcher.close)
+        yield Stage(launcher, group)
 
 
 @pytest.fixture(scope="module", params=itertools.product((65534, 0), (True, False)), ids=str)
@@ -70,13 +72,6 @@ def spec(request: pytest.FixtureRequest, python: str) -> LaunchSpec:
         init=init,
         sockets=((3, "web"),),
     )
-
-
-@pytest.fixture(scope="module")
-def dirty_stage(dirty: None, group: cgroup.Group, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    launcher = Launcher(str(tmp_path_factory.mktemp("root")))
-    yield Stage(launcher, group)
-    launcher.close()
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +174,7 @@ def test_the_environment_is_what_was_declared(seen: Seen, spec: LaunchSpec) -> N
     declared = dict(item.decode().split("=", 1) for item in environment(spec))
     assert seen["environ"] == declared
     assert declared.items() >= dict(DECLARED).items()
-    assert set(declared) == {key for key, _ in DECLARED} | {"TERM", "LITHOS_NAME", *LISTEN}
+    assert set(declared) == {key for key, _ in DECLARED} | {"TERM", "LITHOS_NAME", "LITHOS_CONFIG", *LISTEN}
 
 
 def test_listen_pid_is_the_applications_own(seen: Seen) -> None:

@@ -12,9 +12,9 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
-from launch_stage import Stage
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from launch_stage import Stage
 
 from lithos_runner.launch import seccomp
 from lithos_runner.launch.spec import LaunchSpec

@@ -26,7 +26,15 @@ from lithos_runner.launch.operations import (
     SetHostname,
     Verify,
 )
-from lithos_runner.launch.preparation import BindHost, HideRun, MountDev, OpenRoot, Pivot, PrivatePropagation
+from lithos_runner.launch.preparation import (
+    BindHost,
+    DropMounts,
+    HideRun,
+    MountDev,
+    OpenRoot,
+    Pivot,
+    PrivatePropagation,
+)
 from lithos_runner.launch.spec import LaunchSpec
 
 TEMPLATE = 99
@@ -117,11 +125,16 @@ def test_programs_of_an_image_are_always_checked(init: bool, sources: dict[int, 
     assert CheckExecutable("/bin/app", 65534, image=True) in steps
 
 
+# What instances mount themselves: the kernel refuses a second cgroup2, and covered mounts would be copied each time.
+DROPPED = [DropMounts(path) for path in ("dev", "proc", "sys/fs/cgroup", "tmp")]
+
+
 def test_the_hosts_root_is_prepared() -> None:
     steps = sequence.template_sequence("/", HOST._replace(resolv_conf="run/systemd/resolve/stub-resolv.conf"))
     assert steps == [
         PrivatePropagation(),
         OpenRoot("/", "/mnt"),
+        *DROPPED,
         MountDev(),
         HideRun("run/systemd/resolve/stub-resolv.conf"),
         Pivot(),
@@ -134,6 +147,7 @@ def test_an_image_gets_sys_and_nothing_of_run() -> None:
         PrivatePropagation(),
         OpenRoot("/srv/image", "/mnt"),
         BindHost("/sys", "sys"),
+        *DROPPED,
         MountDev(),
         HideRun(None),
         Pivot(),

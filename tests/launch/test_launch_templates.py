@@ -6,10 +6,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import cgroup
 import pytest
 from launch_stage import Stage
 
+import cgroup
 from lithos_runner.launch import kernel
 from lithos_runner.launch.launcher import Launcher
 

@@ -112,7 +112,7 @@ def _swap(calls: list[Call], function: object, arguments: tuple[object, ...]) ->
     return [call._replace(arguments=arguments) if call.function is function else call for call in calls]
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def groups() -> Iterator[None]:
     before = os.getgroups()
     os.setgroups([4, 27])
@@ -121,9 +121,7 @@ def groups() -> Iterator[None]:
 
 
 @pytest.fixture
-def launch(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, listener: socket.socket, groups: None
-) -> Callable[[Change, int], Ended]:
+def launch(stage: Stage, monkeypatch: pytest.MonkeyPatch, listener: socket.socket) -> Callable[[Change, int], Ended]:
     def run(change: Change, uid: int) -> Ended:
         whole = spawn.sequence
         monkeypatch.setattr(spawn, "sequence", lambda *arguments: change(whole(*arguments)))
@@ -145,7 +143,8 @@ def test_a_broken_promise_stops_the_launch(
     ended = launch(change, uid)
     assert ended.failure
     assert ended.failure.errno == 0
+    verified = "descriptors" if promise.startswith("descriptor ") else "privileges"
     assert ended.failure.sentence.startswith(
-        f"test/app.0: cannot verify the instance's privileges: refused, as this is not as promised: {promise}"
+        f"test/app.0: cannot verify the instance's {verified}: refused, as this is not as promised: {promise}"
     )
     assert (ended.code, ended.stdout) == (spawn.SETUP_FAILED, "")

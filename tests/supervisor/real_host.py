@@ -131,7 +131,7 @@ class Running:
         def arrived() -> list[dict[str, Any]] | None:
             found = self.instances()
             states = [one["state"] for one in found]
-            return found if states == list(wanted) or set(states) == set(wanted) else None
+            return found if states == list(wanted) or states == len(found) * list(wanted) else None
 
         return until(arrived, f"{self.name} is {' '.join(wanted)}")
 
@@ -166,7 +166,7 @@ class Running:
 
 
 class RealHost:
-    """A directory, free ports and names for one test; ``clean`` says what the test has left behind."""
+    """A directory, free ports and names for one test; ``remains`` says what it has left behind."""
 
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="lithos-test-", dir=DIRECTORY))

@@ -21,6 +21,7 @@ LAUNCHES = st.builds(
     executable=TEXT,
     arguments=st.lists(TEXT, max_size=3).map(tuple),
     environ=PAIRS,
+    config=TEXT,
     uid=NUMBERS,
     gid=NUMBERS,
     workdir=TEXT,

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from real_host import until
+
 if TYPE_CHECKING:
     from real_host import RealHost
 
@@ -79,6 +81,7 @@ def test_four_idle_instances_cost_little_memory_and_no_wake_up(real_host: RealHo
         """Voluntary ones, each a wake-up that had nothing left to do and slept again; see proc_pid_status(5)."""
         return next(line for line in (process / "status").read_text().splitlines() if line.startswith("voluntary"))
 
+    until(lambda: "State:\tS" in (process / "status").read_text(), "it sleeps after our last question")
     before = switches()
     time.sleep(QUIET)  # quiet can only be seen by watching
     assert switches() == before

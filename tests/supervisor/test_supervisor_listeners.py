@@ -4,6 +4,7 @@ import fcntl
 import os
 import socket
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -147,6 +148,21 @@ def test_a_shut_down_socket_listens_again(opened: Opened, how: int) -> None:
             theirs.accept()[0].close()
     opened.turn()
     assert opened.said == [f"127.0.0.1:{port.port}: an instance shut the listening socket down; listening again"]
+
+
+def test_who_shuts_it_down_again_and_again_is_undone_once_a_second(opened: Opened) -> None:
+    port = entry(free_port())
+    opened.listeners.open([group("web", port)])
+    start = time.monotonic()
+    with socket.socket(fileno=os.dup(opened.listeners.descriptors([port])[3])) as theirs:
+        for _ in range(100):
+            with suppress(OSError):  # it is shut down still
+                theirs.shutdown(socket.SHUT_RD)
+            opened.turn()
+        assert len(opened.said) == 1
+        while len(opened.said) < 2:
+            opened.loop.turn()
+    assert time.monotonic() - start >= 1
 
 
 def test_a_socket_that_cannot_listen_again_is_left_alone(opened: Opened) -> None:

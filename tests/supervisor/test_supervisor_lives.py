@@ -145,7 +145,6 @@ def test_in_a_crash_loop_the_port_stays_open_and_clients_wait(real_host: RealHos
     pauses = [float(match[1]) for line in waits[1:] if (match := re.search(r"next start in ([0-9.]+) s", line))]
     assert len(pauses) == 3
     assert 0 < pauses[0] < pauses[1] < pauses[2]
-    running.until_state("backoff", "starting")
     running.stop()
 
 
@@ -216,7 +215,7 @@ def test_a_name_that_runs_is_refused_and_the_first_goes_on(real_host: RealHost) 
 def test_a_signal_at_any_moment_of_the_start_leaves_nothing(real_host: RealHost) -> None:
     """As soon as the runtime directory is there, and so wherever the supervisor stands."""
     for _ in range(3):
-        running = real_host.start(real_host.container(executable="/bin/sleep", arguments=["9"], instances=20))
+        running = real_host.start(real_host.container(executable="/bin/sleep", arguments=["9"], instances=8))
         until((running.control.parent / "lock").exists, "the runtime directory")
         assert running.stop()
         assert real_host.remains() == []
@@ -236,8 +235,8 @@ def test_shutting_the_listening_socket_down_harms_nobody(real_host: RealHost) ->
     running.stop()
 
 
-def test_threads_of_requests_are_not_what_holds_the_supervisor(real_host: RealHost) -> None:
-    """Connections wait in the kernel: stopped, the supervisor is not missed."""
+def test_a_supervisor_that_stands_still_is_not_missed(real_host: RealHost) -> None:
+    """No connection passes through it."""
     port = real_host.port()
     running = real_host.start(real_host.program(SERVER, port=port, instances=2))
     running.until_started()

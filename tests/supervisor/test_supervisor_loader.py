@@ -81,7 +81,7 @@ def test_a_file_becomes_a_group(real_host: RealHost) -> None:
     assert (launch.executable, launch.arguments, launch.root) == ("/bin/cat", ("-", "höhö"), "/")
     assert (launch.uid, launch.gid, launch.workdir) == (1000, 1001, "/usr")
     assert (launch.init, launch.fileno_limit) == (False, 99)
-    assert dict(launch.environ) == {"A": "1", "LITHOS_CONFIG": str(file)}
+    assert (dict(launch.environ), launch.config) == ({"A": "1"}, str(file))
     assert launch.sockets == ((3, "tcp-8080"), (4, "tcp-8081"))
     assert (group.policy.restart_timeout, group.policy.kill_timeout) == (0.5, 7)
     assert [tuple(port) for port in group.ports] == [

@@ -173,10 +173,14 @@ def test_a_signal_wakes_a_loop_that_sleeps(loop: Loop) -> None:
     assert (child.wait(), got) == (0, [signal.SIGUSR1])
 
 
-def test_an_ignored_signal_stays_ignored(loop: Loop) -> None:
-    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    signals = Signals(loop, [signal.SIGUSR1], lambda _number: None)
-    assert signal.getsignal(signal.SIGUSR1) == signal.SIG_IGN
+@pytest.mark.parametrize(
+    ("number", "ignored"),
+    [(signal.SIGHUP, True), (signal.SIGINT, False), (signal.SIGQUIT, False), (signal.SIGTERM, False)],
+)
+def test_of_ignored_signals_only_the_one_of_nohup_stays_ignored(loop: Loop, number: int, ignored: bool) -> None:
+    before = signal.signal(number, signal.SIG_IGN)
+    signals = Signals(loop, [number], lambda _number: None)
+    assert (signal.getsignal(number) == signal.SIG_IGN) is ignored
     signals.close()
-    assert signal.getsignal(signal.SIGUSR1) == signal.SIG_IGN
-    signal.signal(signal.SIGUSR1, before)
+    assert signal.getsignal(number) == signal.SIG_IGN
+    signal.signal(number, before)

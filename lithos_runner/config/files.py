@@ -1,0 +1,187 @@
+"""How configuration files are read: bounded, regular files only, and from an image without ever leaving it."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat
+from typing import Protocol
+
+from .errors import ConfigErrors, Error, Place
+from .ownership import check_ownership, writable_by_others
+
+MAX_BYTES = 1 << 20
+
+_RETRIES = 100
+"""A rename during the walk makes openat2(2) give up with EAGAIN; nobody keeps renaming for so long by accident."""
+
+
+class Files(Protocol):
+    """Where the files of a configuration come from: the host, or the image of a container."""
+
+    def read(self, path: str, errors: list[Error]) -> str:
+        """The text of a file; reasons not to trust it go to `errors`. Raises ConfigErrors when there is no text."""
+
+    def names(self, directory: str) -> list[str]:
+        """The entries of a directory, in alphabetical order. Raises OSError."""
+
+    def shown(self, path: str) -> str:
+        """The path as a message names it."""
+
+
+class HostFiles:
+    """Files of the host, which must belong to root where `secure` is set."""
+
+    def __init__(self, *, secure: bool) -> None:
+        self.secure = secure
+
+    def read(self, path: str, errors: list[Error]) -> str:
+        """See Files."""
+        if self.secure and os.path.exists(path):
+            errors += check_ownership(path)
+        return read_file(path)
+
+    def names(self, directory: str) -> list[str]:
+        """See Files."""
+        return sorted(os.listdir(directory))
+
+    def shown(self, path: str) -> str:
+        """See Files."""
+        return path
+
+
+class RootedFiles:
+    """Files below a directory whose content is hostile; a context manager that holds the directory open.
+
+    Every path is resolved by openat2(2) with RESOLVE_IN_ROOT: absolute paths and links begin at the
+    directory and `..` ends there, also while somebody renames directories. Nothing but a regular file is
+    ever opened for reading, so no device is touched and no FIFO waited for. Raises OSError when the
+    directory cannot be opened.
+    """
+
+    def __init__(self, root: str, *, below: str = "", secure: bool = False) -> None:
+        self.root = root
+        self.secure = secure
+        outer = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            # An image may be a link to another one, but it does not lead out of the directory of the images.
+            self._fd = _openat2(outer, below, os.O_PATH | os.O_DIRECTORY, RESOLVE_BENEATH) if below else os.dup(outer)
+        finally:
+            os.close(outer)
+        self.below = below
+
+    def __enter__(self) -> RootedFiles:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+    def read(self, path: str, errors: list[Error]) -> str:
+        """See Files."""
+        shown = self.shown(path)
+        try:
+            reader = self._open(path, os.O_PATH)
+        except OSError as error:
+            raise _unreadable(shown, error) from error
+        try:
+            if self.secure and (reason := writable_by_others(os.fstat(reader), shown)):
+                errors.append(Error(*Place(shown), "", reason))
+            return _text(reader, shown)
+        finally:
+            os.close(reader)
+
+    def names(self, directory: str) -> list[str]:
+        """See Files."""
+        descriptor = self._open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            return sorted(os.listdir(descriptor))
+        finally:
+            os.close(descriptor)
+
+    def shown(self, path: str) -> str:
+        """See Files."""
+        return os.path.join(self.root, self.below, path.lstrip("/"))
+
+    def _open(self, path: str, flags: int) -> int:
+        return _openat2(self._fd, path, flags, RESOLVE_IN_ROOT)
+
+
+def read_file(path: str) -> str:
+    """The text of a configuration file; raises ConfigErrors when it cannot be read or is not UTF-8."""
+    try:
+        reader = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    try:
+        return _text(reader, path)
+    finally:
+        os.close(reader)
+
+
+def _text(place: int, shown: str) -> str:
+    """The text of the file that an O_PATH descriptor stands for."""
+    mode = os.fstat(place).st_mode
+    if stat.S_ISDIR(mode):
+        raise _refusal(shown, "cannot be read: Is a directory")
+    if not stat.S_ISREG(mode):
+        raise _refusal(shown, "is not a regular file")
+    try:
+        with open(f"/proc/self/fd/{place}", "rb") as stream:
+            raw = stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise _unreadable(shown, error) from error
+    if len(raw) > MAX_BYTES:
+        raise _refusal(shown, f"is larger than {MAX_BYTES} bytes")
+    try:
+        return raw.decode().removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        message = f"is not UTF-8: byte 0x{raw[error.start]:02x} at offset {error.start}"
+        before = raw[: error.start].decode().removeprefix("\ufeff")
+        raise ConfigErrors([Error(*place_after(shown, before), "", message)]) from error
+
+
+def place_after(file: str, before: str) -> Place:
+    """The place of the character that follows the text `before` in a file."""
+    return Place(file, before.count("\n") + 1, len(before) - before.rfind("\n"))
+
+
+def _unreadable(shown: str, error: OSError) -> ConfigErrors:
+    return _refusal(shown, f"cannot be read: {error.strerror}")
+
+
+def _refusal(shown: str, message: str) -> ConfigErrors:
+    return ConfigErrors([Error(*Place(shown), "", message)])
+
+
+# openat2(2); its number is the same on every architecture.
+_NR_OPENAT2 = 437
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_BENEATH = 0x08
+RESOLVE_IN_ROOT = 0x10
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _OpenHow(ctypes.Structure):
+    """`struct open_how` of linux/openat2.h."""
+
+    _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]
+
+
+def _openat2(directory: int, path: str, flags: int, resolve: int) -> int:
+    how = _OpenHow(flags=flags | os.O_CLOEXEC, resolve=resolve | RESOLVE_NO_MAGICLINKS)
+    for _ in range(_RETRIES):
+        descriptor = _libc.syscall(
+            ctypes.c_long(_NR_OPENAT2),
+            ctypes.c_int(directory),
+            ctypes.c_char_p(os.fsencode(path)),
+            ctypes.byref(how),
+            ctypes.c_size_t(ctypes.sizeof(how)),
+        )
+        if descriptor >= 0:
+            return int(descriptor)
+        number = ctypes.get_errno()
+        if number != errno.EAGAIN:
+            break
+    raise OSError(number, os.strerror(number), path)
