@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lithos_runner.status.usage import Memory
 
 #: The labels that tell one instance from another.
-LABELS = ("sandbox", "process", "instance")
+LABELS = ("sandbox", "process", "index")
 
 Samples = dict[str, float] | dict[str, int]
 """Values by their further labels, written as they come behind the others: `,event="high"`, or "" for none."""

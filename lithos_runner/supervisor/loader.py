@@ -55,8 +55,13 @@ def load(request: Request) -> list[desired.Group]:
 
 def main(argument: str) -> None:
     """Print the groups, or the faults, that ``argument`` (a Request as JSON) leads to."""
-    from ..config import ConfigErrors
+    import signal
 
+    from ..config import ConfigErrors
+    from ..launch import kernel
+
+    # The supervisor waits for us; without it nobody would end a reader that waits for a FIFO or a dead file server.
+    kernel.perform(kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL))
     try:
         print(desired.encode([read(Request(**json.loads(argument)))]))
     except ConfigErrors as errors:

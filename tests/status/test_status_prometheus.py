@@ -49,7 +49,7 @@ def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
 
 
 def key(name: str, **labels: str) -> tuple[str, frozenset[tuple[str, str]]]:
-    return name, frozenset({"sandbox": "run", "process": "hello", "instance": "0", **labels}.items())
+    return name, frozenset({"sandbox": "run", "process": "hello", "index": "0", **labels}.items())
 
 
 FULL = sight(
