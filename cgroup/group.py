@@ -6,6 +6,7 @@ import errno
 import os
 import select
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 from cgroup import limits
@@ -111,6 +112,10 @@ class Group:
         Waits at most `timeout` seconds for its processes to end; it does not end them, see `kill`.
         Raises `Refused` with EBUSY when some are left.
         """
+        with suppress(OSError):  # EBUSY: it has processes or children; ENOENT: it is gone
+            os.rmdir(self.path)
+            self.close()
+            return
         if not self.wait_empty(timeout):
             sentence = f"cannot remove {self.path}: processes are in it after {timeout} s: end them, see kill()"
             raise Refused(errno.EBUSY, sentence, self.path)

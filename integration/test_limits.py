@@ -91,6 +91,7 @@ class Clients:
 
 def enforced(host: RealHost, file: Path, *options: str) -> Running:
     running = host.start(file, "--limits", "enforce", *options)
+    running.until_started()
     running.until_state("ready")
     return running
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-# First, and nothing heavy after it: a copy of a larger process takes longer, and it is the supervisor that starts
-# instances.
-import lithos_runner.supervisor.supervisor  # noqa: F401, I001
-
 import argparse
 import json
 import os
@@ -15,8 +11,10 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 
+# It is the supervisor that starts instances, and to copy a larger process takes longer: be as large, and no larger.
+import lithos_runner.supervisor.supervisor  # noqa: F401
+
 from .contenders import all_contenders
-from .plot import svg
 from .race import WARM_UP, Clock, Contender, Failed, race
 from .results import document, exited, table, verdicts
 from .stage import Stage, stage
@@ -71,7 +69,9 @@ def _run(options: argparse.Namespace) -> int:
     if options.json:
         _write(options.json, json.dumps(document(timings, host), indent=1) + "\n")
     if options.plot:
-        _write(options.plot, svg(timings, f"start to exited /bin/true, {host['kernel']}, {options.rounds} rounds"))
+        from .plot import svg  # only now: with `html` it would have made every start slower
+
+        _write(options.plot, svg(timings, f"start to exited /bin/true, {host['kernel']}"))
     return int(options.check and not (judged and all(verdict.met for verdict in judged)))
 
 

@@ -25,13 +25,13 @@ def svg(timings: Mapping[str, Sequence[Timing]], title: str) -> str:
     step = next((step for step in _STEPS if _longest(ends) / step <= 10), _STEPS[-1])
     scale = (_WIDTH - _LEFT - _RIGHT) / (-(-_longest(ends) // step) * step)
     height = _TOP + _ROW * len(names) + 30
+    size = f'width="{_WIDTH}" height="{height}"'
+    words = escape(title)
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" '
-            f'viewBox="0 0 {_WIDTH} {height}" role="img">',
-            f"<title>{escape(title)}</title><style>{_STYLE}</style>",
-            f'<rect width="{_WIDTH}" height="{height}" fill="#fff"/><text class="title" x="12" y="22">'
-            f"{escape(title)}</text>",
+            f'<svg xmlns="http://www.w3.org/2000/svg" {size} viewBox="0 0 {_WIDTH} {height}" role="img">',
+            f"<title>{words}</title><style>{_STYLE}</style><rect {size} fill='#fff'/>",
+            f'<text class="title" x="12" y="22">{words}</text>',
             *_grid(step, scale, height),
             *(line for row, name in enumerate(names) for line in _strip(row, name, timings[name], ends[name], scale)),
             "</svg>\n",

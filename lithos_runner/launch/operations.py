@@ -31,6 +31,9 @@ class Operation(Protocol):
     def calls(self) -> list[Call]:
         """Return the step's system calls in their order."""
 
+    def __hash__(self) -> int:
+        """Operations are values: their calls are kept from one start to the next."""
+
 
 class ResetSignals(NamedTuple):
     """Give every signal its default action and, without an init, unblock all.

@@ -6,6 +6,7 @@ read back before anything runs in it.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -32,7 +33,7 @@ class Tree:
     def not_enforced(self, limits: Iterable[str]) -> list[str]:
         """Return the controllers that ``limits`` (file names) need and that this supervisor will not use."""
         needed = {file.partition(".")[0] for file in limits}
-        return sorted(needed if self.mode == OFF else needed - self._offered())
+        return sorted(needed if self.mode == OFF else needed - self._offered)
 
     def check(self, limits: Iterable[str]) -> None:
         """Raise cgroup.ControllerMissing when a limit must be enforced and cannot be."""
@@ -40,6 +41,7 @@ class Tree:
             for controller in self.not_enforced(limits):
                 raise cgroup.hierarchy.explain_missing(controller, self.hierarchy.path(self._base.parent))
 
+    @functools.cached_property
     def _offered(self) -> frozenset[str]:
         with cgroup.Group.open(self.hierarchy.path(self._base.parent)) as parent:
             return parent.offered

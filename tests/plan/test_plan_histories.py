@@ -102,7 +102,8 @@ class World(RuleBasedStateMachine):
             assert not self.proved
             assert self.policy.max_starts is not None
         elif action is Action.LEAVE_ROTATION and self.process is None:
-            assert self.was_in_rotation
+            assert self.leaves_rotation
+            self.leaves_rotation = False
         else:
             self.handle(action)
 
@@ -231,10 +232,11 @@ class World(RuleBasedStateMachine):
         self.end(Event.EXIT)
 
     def end(self, event: Event) -> None:
-        self.was_in_rotation = self.alive().in_rotation
+        self.leaves_rotation = self.alive().in_rotation
         self.process, self.ended = None, self.now
         at_once = self.asked
         self.tell(event)
+        assert not self.leaves_rotation
         assert self.process or not at_once
 
     # Time, and what cannot happen.

@@ -250,6 +250,7 @@ def test_readiness_during_a_stop_comes_too_late() -> None:
 def test_readiness_may_be_read_before_the_end_of_the_set_up() -> None:
     one = Instance(ALIVE)
     tell(one, (0, Event.START), (1, Event.READY))
+    assert one.executed
     assert tell(one, (1, Event.EXECUTED)) == []
     assert (one.state, one.deadline) == (State.READY, None)
 
@@ -316,6 +317,12 @@ def test_who_was_given_up_gets_all_its_starts_when_asked_for_again() -> None:
     tell(one, (0, Event.START), (0, Event.EXIT), (1, Event.TIMEOUT), (1, Event.EXIT), (9, Event.START), (9, Event.EXIT))
     assert one.state is State.BACKOFF
     assert tell(one, (10, Event.TIMEOUT), (10, Event.EXIT)) == [Action.GIVE_UP]
+
+
+def test_who_is_asked_for_again_has_to_show_again_that_it_works() -> None:
+    one = Instance(POLICY._replace(max_starts=1))
+    tell(one, (0, Event.START), (0, Event.READY), (1, Event.STOP), (1, Event.EXIT), (2, Event.START))
+    assert tell(one, (2, Event.EXIT)) == [Action.GIVE_UP]
 
 
 def test_who_was_ready_once_is_never_given_up() -> None:
