@@ -78,7 +78,7 @@ def test_the_supervisors_own_variables_do_not_reach_the_application(real_host: R
 
 
 def test_the_supervisor_is_small_and_sleeps_when_nothing_happens(real_host: RealHost) -> None:
-    """DESIGN §8: 14 MB PSS with four instances, no wake-up in a minute; on this host nobody shares its pages."""
+    """Its budget: 14 MB PSS with four instances, no wake-up in a minute; on this host nobody shares its pages."""
     file = real_host.container(executable="/bin/sleep", arguments=["1000"], instances=4)
     unit = Unit(real_host, file)
     until(lambda: {one["state"] for one in instances(real_host)} == {"ready"}, "all instances are ready")

@@ -53,6 +53,26 @@ class ResetSignals(NamedTuple):
         return [*(kernel.default_signal(number) for number in self.ignored), *unblock]
 
 
+class ExposeToOomKiller(NamedTuple):
+    """Give up the supervisor's oom_score_adj: with OOMScoreAdjust=-900 in its unit everybody else would die first."""
+
+    def describe(self) -> str:
+        return "reset oom_score_adj"
+
+    def calls(self) -> list[Call]:
+        return [Call(_reset_oom_score, (), "/proc/self/oom_score_adj")]
+
+
+def _reset_oom_score() -> int:
+    try:
+        with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
+            file.write(b"0")
+    except OSError as error:
+        ctypes.set_errno(error.errno or errno.EIO)
+        return -1
+    return 0
+
+
 class EnterTemplate(NamedTuple):
     """Enter a private copy of the prepared mount namespace held by ``namespace``; see ``launch.preparation``."""
 

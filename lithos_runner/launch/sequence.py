@@ -1,7 +1,7 @@
 """Which operations start an instance, and in what order: a pure function of the spec and of facts about the host.
 
 The order follows crun's ``container_init_setup`` (signals, mounts, pivot, host name, descriptors, directory, groups
-and user, seccomp last); DESIGN §6 gives the reasons.
+and user, seccomp last); docs/design.md gives the reasons.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Host(NamedTuple):
     resolv_conf: str | None
     seccomp: kernel.sock_fprog
     init: int
+    oom_score_adj: int = 0  # the supervisor's own, which children inherit
 
 
 def survey(mount_point: str) -> Host:
@@ -51,7 +52,13 @@ def survey(mount_point: str) -> Host:
         resolv_conf=_resolv_conf_in_run(os.path.realpath("/etc/resolv.conf")),
         seccomp=seccomp.assemble(),
         init=init.seal(init.find()),
+        oom_score_adj=_oom_score_adj(),
     )
+
+
+def _oom_score_adj() -> int:
+    with open("/proc/self/oom_score_adj") as file:
+        return int(file.read())
 
 
 def _existing(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -87,8 +94,10 @@ def sequence(spec: LaunchSpec, host: Host, template: int, sources: Mapping[int, 
     files = tuple((target, _identity(source)) for target, source in sources.items())
     image = spec.root != "/"
     check = [operations.CheckExecutable(spec.executable, spec.uid, image)] if spec.init or image else []
+    exposed = [operations.ExposeToOomKiller()] if host.oom_score_adj else []
     return [
         operations.ResetSignals(host.ignored_signals, unblock=not spec.init),
+        *exposed,
         operations.EnterTemplate(spec.root, template),
         *_own_mounts(spec.uid, host),
         operations.SetHostname(spec.hostname),

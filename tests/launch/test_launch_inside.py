@@ -46,6 +46,8 @@ def dirty_stage(group: cgroup.Group, tmp_path_factory: pytest.TempPathFactory) -
         stack.callback(os.umask, os.umask(0o077))
         for number in (signal.SIGHUP, signal.SIGTERM):
             stack.callback(signal.signal, number, signal.signal(number, signal.SIG_IGN))
+        stack.callback(Path("/proc/self/oom_score_adj").write_text, Path("/proc/self/oom_score_adj").read_text())
+        Path("/proc/self/oom_score_adj").write_text("300")
         for name in ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "WATCHDOG_USEC"):
             os.environ[name] = "1"
             stack.callback(os.environ.pop, name)
@@ -185,6 +187,11 @@ def test_listen_pid_is_the_applications_own(seen: Seen) -> None:
 def test_the_program_of_pid_1_cannot_be_changed(seen: Seen) -> None:
     assert seen["init writable"] is not None
     assert seen["init changeable"] is not None
+
+
+def test_the_supervisors_place_before_the_oom_killer_is_not_inherited(dirty_stage: Stage) -> None:
+    assert Path("/proc/self/oom_score_adj").read_text() == "300\n"
+    assert dirty_stage.shell("cat /proc/self/oom_score_adj").stdout == "0\n"
 
 
 @pytest.mark.parametrize("init", [True, False])

@@ -65,7 +65,7 @@ def test_of_our_own_it_imports_neither_the_configuration_nor_what_prints() -> No
 
 
 QUIET = 10.0  # seconds of observation
-MOST_MEMORY = 14 << 10  # KiB, DESIGN §8
+MOST_MEMORY = 14 << 10  # KiB, the budget in docs/design.md
 
 
 def test_four_idle_instances_cost_little_memory_and_no_wake_up(real_host: RealHost) -> None:
