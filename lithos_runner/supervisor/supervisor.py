@@ -174,7 +174,7 @@ class Supervisor:
 
     def _signalled(self, number: int) -> None:
         alive = sum(one.machine.state.alive for one in self._instances)
-        say(f"{signal.Signals(number).name}: ending {alive} instance(s)")
+        say(f"{signal.Signals(number).name}: {'killing' if self._stopping else 'ending'} {alive} instance(s)")
         self.stop()
 
     def _gave_up(self, instance: Supervised) -> None:
