@@ -185,7 +185,7 @@ def test_who_ignores_the_stop_signal_is_gone_after_kill_timeout(real_host: RealH
 
 
 def test_a_memory_limit_that_the_setup_itself_can_hardly_live_in(real_host: RealHost) -> None:
-    """A child of the supervisor is charged for the pages that it writes only, so a small limit is enough to be set up."""
+    """A child of the supervisor is charged only for the pages that it writes, so little is enough for the set-up."""
     file = real_host.container(executable="/bin/sleep", arguments=["1000"], memory_limit="2Mi", init=False)
     running = enforced(real_host, file)
     (instance,) = real_host.ps()
