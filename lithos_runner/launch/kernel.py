@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 # asm/unistd.h; calls since Linux 5.1 have the same number on every architecture (asm-generic/unistd.h 424+).
 _MACHINE = os.uname().machine
 _NUMBERS = {
-    "x86_64": {"fstat": 5, "getcwd": 79, "pivot_root": 155, "execveat": 322},
-    "aarch64": {"fstat": 80, "getcwd": 17, "pivot_root": 41, "execveat": 281},
+    "x86_64": {"fstat": 5, "rt_sigaction": 13, "getcwd": 79, "pivot_root": 155, "execveat": 322},
+    "aarch64": {"fstat": 80, "rt_sigaction": 134, "getcwd": 17, "pivot_root": 41, "execveat": 281},
 }
 _NUMBER = _NUMBERS.get(_MACHINE, dict.fromkeys(_NUMBERS["x86_64"], -1))
 ELF_MACHINE = {"x86_64": b"\x3e\0", "aarch64": b"\xb7\0"}.get(_MACHINE, b"")  # e_machine of elf.h
@@ -78,8 +78,9 @@ RESOLVE_IN_ROOT = 0x10
 RESOLVE_NO_MAGICLINKS = 0x02
 RLIMIT_NOFILE = 7
 SECCOMP_MODE_FILTER = 2
-SIG_DFL = 0
+KERNEL_SIGSET_SIZE = 8
 SIG_SETMASK = 2
+SIZEOF_SIGACTION = 32  # the kernel's, at least
 SIZEOF_SIGSET_T = 128
 SIZEOF_STAT = 256  # at least; both architectures begin it with st_dev and st_ino
 X_OK = 1
@@ -141,7 +142,7 @@ def _function(name: str, *arguments: type) -> Callable[..., int]:
     function: Any = _libc[name]
     function.argtypes = arguments
     # The upper half of the register is undefined behind an int: -1 read as a long may be 4294967295, a success.
-    function.restype = _long if name in ("syscall", "signal") else _int
+    function.restype = _long if name == "syscall" else _int
     return function  # type: ignore[no-any-return]
 
 
@@ -258,7 +259,7 @@ _umask = _function("umask", ctypes.c_uint)
 _chdir = _function("chdir", _string)
 _getcwd = _function("syscall", _long, _pointer, _unsigned)
 _setrlimit = _function("setrlimit", _int, _pointer)
-_signal = _function("signal", _int, _pointer)
+_rt_sigaction = _function("syscall", _long, _int, _pointer, _pointer, _unsigned)
 _sigprocmask = _function("sigprocmask", _int, _pointer, _pointer)
 _faccessat2 = _function("syscall", _long, _int, _string, _int, _int)
 
@@ -308,9 +309,16 @@ def setrlimit(resource: int, limit: int) -> Call:
     return Call(_setrlimit, (resource, ctypes.byref((ctypes.c_ulong * 2)(limit, limit))))
 
 
+_DEFAULT_ACTION = ctypes.create_string_buffer(SIZEOF_SIGACTION)  # all zero: SIG_DFL, no flags, an empty mask
+
+
 def default_signal(number: int) -> Call:
-    """Give a signal its default action; see signal(2)."""
-    return Call(_signal, (number, SIG_DFL))
+    """Give a signal its default action; see sigaction(2).
+
+    Not through libc, which refuses its own signals 32 and 33: make(1) starts programs with both of them ignored.
+    """
+    arguments = (_NUMBER["rt_sigaction"], number, ctypes.addressof(_DEFAULT_ACTION), None, KERNEL_SIGSET_SIZE)
+    return Call(_rt_sigaction, arguments)
 
 
 def unblock_signals() -> Call:

@@ -7,7 +7,6 @@ and user, seccomp last); docs/design.md gives the reasons.
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -45,7 +44,7 @@ def survey(mount_point: str) -> Host:
         last_capability = int(file.read())
     return Host(
         mount_point=mount_point,
-        ignored_signals=tuple(n for n in signal.valid_signals() if signal.getsignal(n) == signal.SIG_IGN),
+        ignored_signals=_ignored_signals(),
         last_capability=last_capability,
         proc_read_only=_existing(PROC_READ_ONLY),
         proc_hidden=_existing(PROC_HIDDEN),
@@ -54,6 +53,13 @@ def survey(mount_point: str) -> Host:
         init=init.seal(init.find()),
         oom_score_adj=_oom_score_adj(),
     )
+
+
+def _ignored_signals() -> tuple[int, ...]:
+    """Return what we ignore, those included that Python has no name for; see proc_pid_status(5)."""
+    with open("/proc/self/status") as file:
+        mask = next(int(line.split()[1], 16) for line in file if line.startswith("SigIgn:"))
+    return tuple(number for number in range(1, 65) if mask >> (number - 1) & 1)
 
 
 def _oom_score_adj() -> int:

@@ -35,8 +35,7 @@ class Screen:
         rows = os.get_terminal_size(sys.stdout.fileno()).lines
         if len(lines) > rows:
             lines = [*lines[: rows - 1], f"… {len(lines) - rows + 1} more lines"]
-        sys.stdout.write(_HOME + "\r\n".join(_CLEAR_LINE + line for line in lines) + _END_OF_SCREEN)
-        sys.stdout.flush()
+        _send(_HOME + "\r\n".join(_CLEAR_LINE + line for line in lines) + _END_OF_SCREEN)
 
     def key(self, timeout: float) -> str:
         """Wait for a key: what it sends, "" when none came in `timeout` seconds or the size changed.
@@ -93,5 +92,7 @@ def screen() -> Iterator[Screen]:
 
 
 def _send(sequence: str) -> None:
-    sys.stdout.write(sequence)
-    sys.stdout.flush()
+    """Write past Python's buffer: a signal handler must not enter it while a drawing is in there (RuntimeError)."""
+    data = sequence.encode(sys.stdout.encoding or "utf-8", "replace")
+    while data:
+        data = data[os.write(sys.stdout.fileno(), data) :]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import itertools
 import json
 import os
 import signal
 import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import pytest
 from launch_stage import SYSTEM_PATH, Stage
 
 import cgroup
+from lithos_runner.launch import kernel
 from lithos_runner.launch.launcher import Launcher
 from lithos_runner.launch.preparation import DEVICE_LINKS, DEVICES
 from lithos_runner.launch.spec import LaunchSpec, environment
@@ -37,6 +40,13 @@ LISTEN = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 Seen = dict[str, Any]
 
 
+def ignore_signal_of_libc(number: int) -> None:
+    """As posix_spawn(3) of some programs leaves it, make(1) among them; libc itself and Python refuse to touch it."""
+    ignore = ctypes.create_string_buffer(struct.pack("QQQQ", 1, 0, 0, 0))  # SIG_IGN, no flags
+    call = kernel.default_signal(number)
+    kernel.perform(call._replace(arguments=(*call.arguments[:2], ctypes.addressof(ignore), *call.arguments[3:])))
+
+
 @pytest.fixture(scope="module")
 def dirty_stage(group: cgroup.Group, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """A supervisor with as much to inherit as possible: groups, umask, ignored signals, variables, a descriptor."""
@@ -46,6 +56,7 @@ def dirty_stage(group: cgroup.Group, tmp_path_factory: pytest.TempPathFactory) -
         stack.callback(os.umask, os.umask(0o077))
         for number in (signal.SIGHUP, signal.SIGTERM):
             stack.callback(signal.signal, number, signal.signal(number, signal.SIG_IGN))
+        ignore_signal_of_libc(33)
         stack.callback(Path("/proc/self/oom_score_adj").write_text, Path("/proc/self/oom_score_adj").read_text())
         Path("/proc/self/oom_score_adj").write_text("300")
         for name in ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "WATCHDOG_USEC"):
