@@ -2,45 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
-import socket
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import attrs
+import yaml
 
-from .errors import Path, did_you_mean, quoted
-from .kinds import Flag, Found, Integer, ListOf, MapOf, Number, Record, Text, key, keys
+from . import formats, ports
+from .declarations import VARIABLES, Declared, PortVariable, faults_of_values, missing_values
+from .errors import ConfigErrors, Error, Fault, Path, did_you_mean, quoted
+from .files import HostFiles, RootedFiles
+from .formats import ABSOLUTE, FLAG, RUNNER
+from .id_map import ID_MAPS, IdMap
+from .kinds import Found, Integer, ListOf, MapOf, Number, Record, Refused, Tagged, Text, key, keys
+from .ownership import check_ownership
+from .ports import TCP_PORTS, UDP_PORTS, UNIX_SOCKETS, TcpPort, UdpPort, UnixSocket
+from .resolve import Tree, parse_tree
 from .scalars import size
-from .walk import load
-
-RUNNER = "lithos-runner"
+from .variables import Variables
+from .volumes import VOLUMES, Readonly, Volume, find_prefix
+from .walk import Document, read_document
+from .yaml_nodes import pairs
 
 _CGROUP_FILE = r"[a-z][a-z0-9_]*(\.[A-Za-z0-9_-]+)+"
-
-
-def _absolute(text: str) -> str:
-    if not text.startswith("/"):
-        raise ValueError(f"expected an absolute path, found {quoted(text)}: it is not searched for in PATH")
-    return text
-
-
-def _variable_name(text: str) -> str:
-    if not text or "=" in text:
-        raise ValueError(f"{quoted(text)} cannot name an environment variable: it is empty or holds '='")
-    return text
-
-
-def _address(text: str) -> str:
-    """An IP address in the kernel's spelling, so that one address has one identity."""
-    for family in (socket.AF_INET, socket.AF_INET6):
-        try:
-            return socket.inet_ntop(family, socket.inet_pton(family, text))
-        except OSError:
-            continue
-    raise ValueError(
-        f'{quoted(text)} is not an IPv4 or IPv6 address: names are not looked up, write 0.0.0.0, 127.0.0.1 or "::"'
-    )
+# hash of the key, of the namespace, of the secret, and the sealed box: four base64 fields
+_SECRET = r"v2(:[A-Za-z0-9+/]+={0,2}){4}"  # noqa: S105 - the form of an encrypted one
 
 
 def _signal(text: str) -> signal.Signals:
@@ -52,14 +41,6 @@ def _signal(text: str) -> signal.Signals:
     if name in ("SIGKILL", "SIGSTOP"):
         raise ValueError(f"{name} never reaches the application (signal(7)): kill-timeout ends in SIGKILL")
     return names[name]
-
-
-def _kind(text: str) -> str:
-    if text in ("Command", "CommandOrDaemon"):
-        raise ValueError(f"{text} is not supported yet: only Daemon is")
-    if text != "Daemon":
-        raise ValueError(f"expected Daemon, found {quoted(text)}")
-    return text
 
 
 def _cgroup_file(text: str) -> str:
@@ -77,119 +58,123 @@ def _cgroup_value(text: str) -> str:
     return text if plain is None else str(plain)
 
 
-def _number_of_user(name: str) -> str:
-    import pwd
-
-    try:
-        return f"which is {pwd.getpwnam(name).pw_uid} on this host: write the number"
-    except KeyError:
-        return "which this host does not know: write the number"
-
-
-def _number_of_group(name: str) -> str:
-    import grp
-
-    try:
-        return f"which is {grp.getgrnam(name).gr_gid} on this host: write the number"
-    except KeyError:
-        return "which this host does not know: write the number"
-
-
-_UNCHANGED = {(1 << 32) - 1: "setresuid(2) and setresgid(2) take it as 'leave the id unchanged'"}
-_LOG = "descriptors 1 and 2 are the instance's log"
-_EPHEMERAL = "the kernel would pick another port at every start; name one between 1 and 65535"
-_BYTES = "bytes"
-_SECONDS = "seconds"
-
-_PORT = Integer(minimum=1, maximum=65535, refused={0: _EPHEMERAL}, variables=True)
-_USER = Integer(minimum=0, maximum=(1 << 32) - 2, refused=_UNCHANGED, named=_number_of_user)
-_GROUP = Integer(minimum=0, maximum=(1 << 32) - 2, refused=_UNCHANGED, named=_number_of_group)
-# sysctl_nr_open_max of the kernel (fs/file.c): no process can have more descriptors on a 64-bit host.
-_MOST_FILES = (1 << 31) - 64
-_DAY = Number(minimum=0, maximum=86400, unit=_SECONDS)
+def _secret(text: str) -> str:
+    if not re.fullmatch(_SECRET, text):
+        raise ValueError("expected an encrypted value, which begins with v2: and has four more fields")
+    return text
 
 
 @attrs.frozen(kw_only=True)
-class TcpPort:
-    """One entry of `tcp-ports`: a listening socket and the descriptor at which the application gets it."""
+class ResolvConf:
+    """`resolv-conf`: where the application's /etc/resolv.conf comes from."""
 
-    fd: int = key(
-        Integer(minimum=0, maximum=_MOST_FILES - 1, refused={1: _LOG, 2: _LOG}),
-        "Descriptor number that the application sees: 0 (inetd style) or 3 and up, below `fileno-limit`.",
+    mount: bool | None = key(
+        FLAG,
+        "Mount it over the image's file; when not given, if the image has a regular file there.",
+        default=None,
     )
-    host: str = key(
-        Text(words="IP address", parse=_address),
-        "IPv4 or IPv6 address to listen on; names are not looked up.",
-        default="0.0.0.0",  # noqa: S104 - lithos's default, and the point of a published port
+    copy_from_host: bool = key(FLAG, "Copy the file that the sandbox names.", default=True)
+
+
+@attrs.frozen(kw_only=True)
+class HostsFile:
+    """`hosts-file`: what is in the application's /etc/hosts."""
+
+    mount: bool | None = key(
+        FLAG,
+        "Mount it over the image's file; when not given, if the image has a regular file there.",
+        default=None,
     )
-    listen_backlog: int = key(
-        Integer(minimum=1, maximum=(1 << 31) - 1),
-        "Length of the accept queue for `listen(2)`; the kernel caps it at `net.core.somaxconn`.",
-        default=128,
+    copy_from_host: bool = key(FLAG, "Copy the file that the sandbox names.", default=True)
+    localhost: bool | None = key(
+        FLAG, "Add a line for `localhost`; when not given, if nothing is copied.", default=None
     )
-    reuse_addr: bool = key(
-        Flag(), "Set `SO_REUSEADDR`, so that a restart need not wait for old connections.", default=True
+    public_hostname: bool | None = key(
+        FLAG, "Add this host's name and address; when not given, if nothing is copied.", default=None
     )
-    set_non_block: bool = key(Flag(), "Set `O_NONBLOCK` on the socket, for applications that expect it.", default=False)
-    reuse_port: bool = key(
-        Flag(only=False), "One socket per instance with `SO_REUSEPORT`; not supported yet.", default=False
+
+
+@attrs.frozen(kw_only=True)
+class Http:
+    """`readiness: !Http`: ready when a GET is answered with a status from 200 to 399."""
+
+    path: str = key(ABSOLUTE, "Path of the request.", default="/", origin=RUNNER)
+    port: int | None = key(
+        Integer(minimum=1, maximum=65535),
+        "One of `tcp-ports`; when not given, the only one there is.",
+        default=None,
+        origin=RUNNER,
     )
-    external: bool = key(
-        Flag(only=False),
-        "Listen in the host's network although the sandbox is bridged; not supported yet.",
-        default=False,
+    timeout: float = key(
+        Number(minimum=0.001, maximum=3600, unit=formats.SECONDS),
+        "How long one answer may take.",
+        default=1.0,
+        origin=RUNNER,
     )
+
+
+READINESS = Tagged(
+    words="readiness",
+    options={"!Http": Record(Http, "HTTP request")},
+    plain=formats.one_of("word", "auto", "notify", "listening", "alive"),
+)
 
 
 @attrs.frozen(kw_only=True)
 class Container:
     """A container file. Attributes are its keys with underscores; sizes are bytes, times are seconds."""
 
-    executable: str = key(
-        Text(words="absolute path", parse=_absolute, schema={"pattern": "^/"}),
-        "Absolute path of the program; `PATH` is not searched.",
+    kind: str = key(
+        formats.one_of("kind", "Daemon", "Command", "CommandOrDaemon"),
+        "`Daemon`: a process that is kept running; `Command`: one that is started by hand; or both.",
+        default="Daemon",
+        refused=Refused.BY_RUN,
     )
+    executable: str = key(formats.PROGRAM, "Absolute path of the program; `PATH` is not searched.")
     arguments: tuple[str, ...] = key(ListOf(Text(variables=True)), "Arguments, without the program itself.", default=())
     environ: Mapping[str, str] = key(
         MapOf(
-            Text(words="variable name", parse=_variable_name, schema={"pattern": "^[^=]+$"}),
+            Text(words="variable name", parse=formats.variable_name, schema={"pattern": "^[^=]+$"}),
             Text(variables=True),
         ),
         "The environment. Nothing but `TERM` comes from outside; a `LISTEN_*` value written here wins over "
         "the generated one.",
         default=attrs.Factory(dict),
     )
-    user_id: int | None = key(_USER, "Numeric user id of the application.", default=None)
-    group_id: int | None = key(_GROUP, "Numeric group id of the application.", default=None)
+    variables: Mapping[str, Declared] = key(
+        VARIABLES,
+        "Variables whose values the process file or `--set` supplies, see [below](#variables).",
+        default=attrs.Factory(dict),
+    )
+    user_id: int | None = key(formats.USER, "Numeric user id of the application.", default=None)
+    group_id: int | None = key(formats.GROUP, "Numeric group id of the application.", default=None)
     workdir: str = key(
-        Text(words="absolute path", parse=_absolute, schema={"pattern": "^/"}),
-        "Directory in which the application starts.",
+        ABSOLUTE,
+        "Directory in which the application starts; lithos's overview calls it `work-dir`, which is accepted.",
         default="/",
+        also=("work-dir",),
     )
     memory_limit: int | None = key(
-        # A page, the unit in which the kernel counts memory; less would round down to a limit of 0.
-        Integer(minimum=4096, maximum=(1 << 63) - 1, unit=_BYTES, suffixes=True),
+        formats.MEMORY,
         "Memory of one instance; no swap beside it.",
         default=None,
         sets=("memory.max", "memory.swap.max"),
     )
     cpu_shares: int = key(
-        Integer(minimum=2, maximum=262144),
+        Integer(minimum=2, maximum=262144, suffixes=True),
         "Weight against other instances when the CPUs are busy; 1024 is `cpu.weight` 100.",
         default=1024,
         sets=("cpu.weight",),
     )
     cpu_limit: float | None = key(
-        # The scheduler takes no quota below 1 ms, which is 0.01 of the usual period of 100 ms
-        # (Documentation/scheduler/sched-bwc.rst); 8192 is the largest NR_CPUS of x86.
-        Number(minimum=0.01, maximum=8192, unit="cpus"),
+        formats.CPUS,
         "CPU time of one instance, in CPUs: 1.5 is one and a half.",
         default=None,
         origin=RUNNER,
         sets=("cpu.max",),
     )
     pids_limit: int | None = key(
-        Integer(minimum=1, maximum=1 << 22),  # PID_MAX_LIMIT, proc_sys_kernel(5)
+        formats.PIDS,
         "Processes and threads of one instance.",
         default=None,
         origin=RUNNER,
@@ -207,13 +192,13 @@ class Container:
     )
     fileno_limit: int = key(
         # Three standard descriptors, and one for the dynamic loader to open a library with.
-        Integer(minimum=4, maximum=_MOST_FILES),
+        Integer(minimum=4, maximum=ports.MOST_FILES, suffixes=True),
         "Open descriptors of a process (`RLIMIT_NOFILE`, soft and hard).",
         default=1024,
     )
-    restart_timeout: float = key(_DAY, "Least time between two starts of an instance.", default=1.0)
+    restart_timeout: float = key(formats.DAY, "Least time between two starts of an instance.", default=1.0)
     kill_timeout: float = key(
-        _DAY, "Time between `stop-signal` and the end of every process of the instance.", default=5.0
+        formats.DAY, "Time between `stop-signal` and the end of every process of the instance.", default=5.0
     )
     stop_signal: int = key(
         Text(
@@ -225,8 +210,30 @@ class Container:
         default=signal.SIGTERM,
         origin=RUNNER,
     )
+    drain_timeout: float = key(
+        formats.DAY,
+        "Time for the connections of an instance to end before `stop-signal`, where they can be drained.",
+        default=10.0,
+        origin=RUNNER,
+        refused=Refused.BY_RUN,
+    )
+    readiness: str | Http = key(  # noqa: RUF009 - key() is attrs.field()
+        READINESS,
+        "When an instance is ready: `notify` (it says `READY=1`), `listening` (it waits on all its sockets), "
+        "`alive` (it runs for a second), [`!Http`](#readiness), or `auto`: the first of them that applies.",
+        default="auto",
+        origin=RUNNER,
+        refused=Refused.BY_RUN,
+    )
+    readiness_timeout: float = key(
+        formats.DAY,
+        "Time to become ready; after that the start has failed.",
+        default=30.0,
+        origin=RUNNER,
+        refused=Refused.BY_RUN,
+    )
     init: bool = key(
-        Flag(),
+        FLAG,
         "Run a tiny init as PID 1 of the instance, to reap orphans; with `false` the application is PID 1.",
         default=True,
         origin=RUNNER,
@@ -238,31 +245,121 @@ class Container:
         origin=RUNNER,
     )
     tcp_ports: Mapping[int, TcpPort] = key(
-        MapOf(_PORT, Record(TcpPort, "TCP port", later={"name": RUNNER})),
-        "Ports to open for the application, see [below](#tcp-ports).",
+        TCP_PORTS, "Ports to open for the application, see [below](#tcp-ports).", default=attrs.Factory(dict)
+    )
+    udp_ports: Mapping[int, UdpPort] = key(
+        UDP_PORTS,
+        "UDP ports to open for the application, see [below](#udp-ports).",
         default=attrs.Factory(dict),
+        origin=RUNNER,
+        refused=Refused.BY_RUN,
     )
-    kind: str = key(
-        Text(words="kind", parse=_kind, schema={"enum": ["Daemon"]}),
-        "Only `Daemon`, a process that is kept running; commands are not supported yet.",
-        default="Daemon",
+    unix_sockets: Mapping[str, UnixSocket] = key(
+        UNIX_SOCKETS,
+        "UNIX sockets to open for the application, see [below](#unix-sockets).",
+        default=attrs.Factory(dict),
+        origin=RUNNER,
+        refused=Refused.BY_RUN,
     )
+    volumes: Mapping[str, Volume] = key(
+        VOLUMES, "What to mount where, see [below](#volumes).", default=attrs.Factory(dict), refused=Refused.BY_RUN
+    )
+    resolv_conf: ResolvConf = key(  # noqa: RUF009 - key() is attrs.field()
+        Record(ResolvConf, "mapping"),
+        "The file `/etc/resolv.conf`, see [below](#resolv-conf-and-hosts-file).",
+        default=ResolvConf(),
+        refused=Refused.BY_RUN,
+    )
+    hosts_file: HostsFile = key(  # noqa: RUF009 - key() is attrs.field()
+        Record(HostsFile, "mapping"),
+        "The file `/etc/hosts`, see [below](#resolv-conf-and-hosts-file).",
+        default=HostsFile(),
+        refused=Refused.BY_RUN,
+    )
+    stdout_stderr_file: str | None = key(
+        formats.PLAIN_PATH,
+        "File on a writable volume that takes the output instead of the sandbox's log.",
+        default=None,
+        refused=Refused.BY_RUN,
+    )
+    interactive: bool = key(
+        FLAG, "For commands: leave standard input and output as they are.", default=False, refused=Refused.BY_RUN
+    )
+    restart_process_only: bool = key(
+        FLAG,
+        "Start only the process again when it ends, in the same mounts and namespaces.",
+        default=False,
+        refused=Refused.BY_RUN,
+    )
+    normal_exit_codes: tuple[int, ...] = key(
+        ListOf(Integer(minimum=0, maximum=255)),
+        "Exit codes that are no failure.",
+        default=(),
+        refused=Refused.BY_RUN,
+    )
+    uid_map: tuple[IdMap, ...] = key(
+        ID_MAPS,
+        "User ids of a user namespace of the container's own.",
+        default=(),
+        refused=Refused.ALWAYS,
+    )
+    gid_map: tuple[IdMap, ...] = key(
+        ID_MAPS,
+        "Group ids of a user namespace of the container's own.",
+        default=(),
+        refused=Refused.ALWAYS,
+    )
+    secret_environ: Mapping[str, tuple[str, ...]] = key(
+        MapOf(
+            Text(words="variable name", parse=formats.variable_name, schema={"pattern": "^[^=]+$"}),
+            ListOf(Text(words="encrypted value", parse=_secret, schema={"pattern": f"^{_SECRET}$"}), single=True),
+        ),
+        "Encrypted values for the environment.",
+        default=attrs.Factory(dict),
+        refused=Refused.ALWAYS,
+    )
+    secret_environ_file: str | None = key(
+        formats.PATH,
+        "File beside this one that holds the mapping of `secret-environ` instead.",
+        default=None,
+        refused=Refused.ALWAYS,
+    )
+
+
+# Rules between keys
 
 
 def _descriptors(found: Mapping[Path, Found]) -> Iterator[tuple[Path, str]]:
     """Every declared descriptor has one owner and fits into the descriptor table."""
-    written = found.get(("fileno-limit",))
-    limit = attrs.fields(Container).fileno_limit.default if written is None else written.value
-    owners: dict[int, tuple[str | int, int]] = {}
+    limit = _value(found, "fileno-limit")
+    owners: dict[int, tuple[str, int]] = {}
     for path, fd in found.items():
-        if len(path) != 3 or path[0] != "tcp-ports" or path[2] != "fd" or fd.value is None:
+        if len(path) != 3 or path[0] not in _SOCKETS or path[2] != "fd" or fd.value is None:
             continue
         if fd.value in owners:
-            port, line = owners[fd.value]
-            yield path, f"descriptor {fd.value} belongs to port {port} already (line {line})"
-        owners.setdefault(fd.value, (path[1], fd.line))
+            owner, line = owners[fd.value]
+            yield path, f"descriptor {fd.value} belongs to {owner} already (line {line})"
+        owners.setdefault(fd.value, (f"{_SOCKETS[str(path[0])]} {path[1]}", fd.line))
         if limit is not None and fd.value >= limit:
             yield path, f"descriptor {fd.value} must be below fileno-limit, which is {limit} (getrlimit(2))"
+
+
+_SOCKETS = {"tcp-ports": "port", "udp-ports": "UDP port", "unix-sockets": "socket"}
+
+
+def _activation(found: Mapping[Path, Found]) -> Iterator[tuple[Path, str]]:
+    """The descriptors and variables of socket activation are nobody else's."""
+    names = _activated(_value(found, "variables") or {})
+    if not names:
+        return
+    taken = {fd.value: path for path, fd in found.items() if path[:1] and path[0] in _SOCKETS and path[2:] == ("fd",)}
+    for fd, name in enumerate(names, start=3):
+        if fd in taken:
+            path = taken[fd]
+            yield path, f"descriptor {fd} belongs to the variable {quoted(name)}, which has activation: systemd"
+    for variable in ("LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID"):
+        if ("environ", variable) in found:
+            yield ("environ", variable), f"{variable} is set for the variable {quoted(names[0])}: remove it"
 
 
 def _cgroup_files(found: Mapping[Path, Found]) -> Iterator[tuple[Path, str]]:
@@ -279,36 +376,151 @@ def _cgroup_files(found: Mapping[Path, Found]) -> Iterator[tuple[Path, str]]:
                 )
 
 
+def _http_port(found: Mapping[Path, Found]) -> Iterator[tuple[Path, str]]:
+    """An HTTP request for readiness has one port to go to."""
+    if not isinstance(_value(found, "readiness"), Http):
+        return
+    at = found.get(("readiness", "port"))
+    declared = [path for path in found if len(path) == 2 and path[0] == "tcp-ports"]
+    known = {found[path].key for path in declared}
+    if None in known:
+        return  # wrong, or a variable without a value
+    if at is None and len(declared) != 1:
+        yield ("readiness",), f"there are {len(declared)} tcp-ports: name one with port"
+    elif at is not None and at.value is not None and at.value not in known:
+        yield ("readiness", "port"), f"port {at.value} is none of tcp-ports"
+
+
+def _output_file(found: Mapping[Path, Found]) -> Iterator[tuple[Path, str]]:
+    """The image is read-only, so the output goes to a volume that is not."""
+    path = _value(found, "stdout-stderr-file")
+    volumes = _value(found, "volumes") or {}
+    if path is None or None in volumes.values():
+        return
+    mount = find_prefix(path, list(volumes))
+    if mount is None or isinstance(volumes[mount], Readonly):
+        yield ("stdout-stderr-file",), f"{path} is not on a writable volume, and the image is read-only"
+
+
+def _secrets(found: Mapping[Path, Found]) -> Iterator[tuple[Path, str]]:
+    if ("secret-environ",) in found and ("secret-environ-file",) in found:
+        line = found["secret-environ",].line
+        yield ("secret-environ-file",), f"secret-environ is there too (line {line}): keep one of the two"
+
+
+def _value(found: Mapping[Path, Found], name: str) -> Any:
+    """The value of a key; its default when the file does not hold it, None when it is wrong."""
+    at = found.get((name,))
+    return _DEFAULTS[name] if at is None else at.value
+
+
+_DEFAULTS = {each.name: each.default for each in keys(Container)}
+
 CONTAINER = Record(
     Container,
     "container file",
     ignored={"metadata": "Anything; for other tools, as in lithos."},
-    later=dict.fromkeys(
-        (
-            "variables",
-            "volumes",
-            "secret-environ",
-            "secret-environ-file",
-            "resolv-conf",
-            "hosts-file",
-            "uid-map",
-            "gid-map",
-            "stdout-stderr-file",
-            "interactive",
-            "restart-process-only",
-            "normal-exit-codes",
-        ),
-        "lithos",
-    )
-    | dict.fromkeys(("readiness", "readiness-timeout", "drain-timeout", "unix-sockets", "udp-ports"), RUNNER),
-    checks=(_descriptors, _cgroup_files),
+    checks=(_descriptors, _activation, _cgroup_files, _http_port, _output_file, _secrets),
 )
 
 
+# Reading
+
+
+class ContainerFile:
+    """A container file that was read once and is checked for each set of variables that it is used with."""
+
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
+        self.declared = _declared(tree)
+
+    def document(self, variables: Variables) -> Document[Container]:
+        """The file with variables put in, and with the ports that they activate."""
+        document: Document[Container] = read_document(self.tree, CONTAINER, variables)
+        if document.value is None or not document.is_sound():
+            return document
+        return _with_activated_ports(document, variables.values)
+
+
+def _with_activated_ports(document: Document[Container], values: Mapping[str, str]) -> Document[Container]:
+    container = document.value
+    activated: dict[int, TcpPort] = {}
+    faults: list[Fault] = []
+    for fd, name in enumerate(_activated(container.variables), start=3):
+        port = int(values.get(name, 0))
+        if port in container.tcp_ports:
+            message = f"port {port} is in tcp-ports too: remove one of the two"
+        elif port in activated:
+            message = (
+                f"port {port} is that of the variable {quoted(activated[port].name or '')} too: change one of them"
+            )
+        else:
+            activated |= {port: TcpPort(fd=fd, name=name)} if port else {}
+            continue
+        at = ("variables", name)
+        faults.append(Fault.at(document.place(at), at, message))
+    ports = {**activated, **container.tcp_ports}
+    return document._replace(value=attrs.evolve(container, tcp_ports=ports), faults=(*document.faults, *faults))
+
+
+def _declared(tree: Tree) -> Mapping[str, Declared]:
+    """The variables that are declared rightly; what is wrong with others is said when the file is read as a whole."""
+    if not isinstance(tree.root, yaml.MappingNode):
+        return {}
+    declared: dict[str, Declared | None] = {}
+    for name, node in pairs(tree.root):
+        if name.value == "variables":
+            declared |= read_document(Tree(tree.file, node, ()), VARIABLES).value or {}
+    return {name: kind for name, kind in declared.items() if kind is not None}
+
+
+def _activated(declared: Mapping[str, Declared | None]) -> list[str]:
+    """The names of the variables whose ports are handed over in systemd's way, in the order of descriptors."""
+    return sorted(name for name, kind in declared.items() if isinstance(kind, PortVariable) and kind.activation)
+
+
 def load_container(path: str, variables: Mapping[str, str] | None = None) -> Container:
-    """The container file at `path`, with `@{name}` replaced by the given variables.
+    """The container file at `path` for `lithos run`, with `@{name}` replaced by the given variables.
 
     The built-in variables stay in `arguments` and `environ`: they differ between instances, see
-    `substitute`. Raises ConfigErrors with every fault of the file, one that cannot be read included.
+    `substitute`. Raises ConfigErrors with every fault of the file, one that cannot be read included, with
+    every key that `lithos run` cannot honour yet, and with every file it includes that others could have
+    written; of the file itself the caller asks that with `check_ownership`.
     """
-    return load(path, CONTAINER, variables or {})
+    return _load(path, variables or {}, to_run=True)
+
+
+def check_container(path: str, variables: Mapping[str, str] | None = None) -> Container:
+    """As `load_container`, for a file that nothing runs: also with keys that only a master file brings to life.
+
+    A declared variable may be without a value; what depends on it is left out of the container.
+    """
+    return _load(path, variables or {}, to_run=False)
+
+
+def _load(path: str, values: Mapping[str, str], *, to_run: bool) -> Container:
+    text = HostFiles(secure=False).read(path, [])
+    directory = os.path.dirname(path)
+    with RootedFiles(directory or ".", shown=directory, distrust=_distrust if to_run else None) as beside:
+        # Only the file itself was named by somebody trusted; what it includes stays in its directory.
+        file = ContainerFile(parse_tree(beside, f"/{os.path.basename(path)}", path, text))
+    missing = missing_values(file.declared, values)
+    wrong = dict(faults_of_values(file.declared, values))
+    open_names = frozenset((*missing, *wrong))
+    given = {name: value for name, value in values.items() if name not in wrong}
+    document = file.document(Variables(given, open_names))
+    errors = document.errors(by_run=to_run)
+    errors += [document.error(("variables", name), f"the value given is wrong: {why}") for name, why in wrong.items()]
+    if to_run:
+        errors += [_missing(document, name) for name in missing]
+    if errors:
+        raise ConfigErrors(errors)
+    return document.value
+
+
+def _distrust(path: str, _: os.stat_result) -> list[Error]:
+    return check_ownership(path)
+
+
+def _missing(document: Document[Container], name: str) -> Error:
+    return document.error(("variables", name), f"has no value: give it with --set {name}=VALUE")

@@ -30,7 +30,7 @@ class Error(NamedTuple):
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}:{self.column}: "
-        return place + (f"{self.path}: " if self.path else "") + self.message
+        return printable(place + (f"{self.path}: " if self.path else "") + self.message)
 
 
 class ConfigErrors(Exception):
@@ -51,6 +51,11 @@ class Fault(NamedTuple):
     def at(cls, place: Place, path: Path, message: str) -> Fault:
         """Write the path out for the reader of the message."""
         return cls(path, Error(*place, written(path), message))
+
+
+def printable(text: str) -> str:
+    """`text` on one line and with control characters escaped: it may be the name of a file, and a terminal reads it."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def quoted(text: str) -> str:
@@ -78,5 +83,6 @@ def did_you_mean(word: str, words: Iterable[str]) -> str:
     """The end of a sentence that offers the most similar of `words`; empty when none is similar."""
     from difflib import get_close_matches  # only needed for a faulty file
 
-    similar = get_close_matches(word, list(words), n=1)
-    return f", did you mean {quoted(similar[0])}?" if similar else ""
+    offers = {offer.lower(): offer for offer in words}
+    similar = get_close_matches(word.lower(), offers, n=1)
+    return f", did you mean {quoted(offers[similar[0]])}?" if similar else ""

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import itertools
 import os
 import stat
+from collections.abc import Callable
 from typing import Protocol
 
 from .errors import ConfigErrors, Error, Place
-from .ownership import check_ownership, writable_by_others
+from .ownership import check_ownership
 
 MAX_BYTES = 1 << 20
 
+MAX_NAMES = 10_000
+"""Entries of a directory; an image may hold one with millions."""
+
 _RETRIES = 100
 """A rename during the walk makes openat2(2) give up with EAGAIN; nobody keeps renaming for so long by accident."""
+
+
+class Unreadable(ConfigErrors):
+    """There is no text to go on with: no such file, no regular one, too large, not UTF-8."""
 
 
 class Files(Protocol):
     """Where the files of a configuration come from: the host, or the image of a container."""
 
     def read(self, path: str, errors: list[Error]) -> str:
-        """The text of a file; reasons not to trust it go to `errors`. Raises ConfigErrors when there is no text."""
+        """The text of a file; reasons not to trust it go to `errors`. Raises Unreadable."""
 
     def names(self, directory: str) -> list[str]:
         """The entries of a directory, in alphabetical order. Raises OSError."""
@@ -30,21 +39,25 @@ class Files(Protocol):
         """The path as a message names it."""
 
 
+Distrust = Callable[[str, os.stat_result], list[Error]]
+"""(name in messages, what fstat(2) says) of a file in, the reasons not to trust it out."""
+
+
 class HostFiles:
     """Files of the host, which must belong to root where `secure` is set."""
 
     def __init__(self, *, secure: bool) -> None:
-        self.secure = secure
+        self._secure = secure
 
     def read(self, path: str, errors: list[Error]) -> str:
         """See Files."""
-        if self.secure and os.path.exists(path):
+        if self._secure and os.path.exists(path):
             errors += check_ownership(path)
         return read_file(path)
 
     def names(self, directory: str) -> list[str]:
         """See Files."""
-        return sorted(os.listdir(directory))
+        return _names(directory)
 
     def shown(self, path: str) -> str:
         """See Files."""
@@ -60,16 +73,17 @@ class RootedFiles:
     directory cannot be opened.
     """
 
-    def __init__(self, root: str, *, below: str = "", secure: bool = False) -> None:
-        self.root = root
-        self.secure = secure
+    def __init__(
+        self, root: str, *, below: str = "", shown: str | None = None, distrust: Distrust | None = None
+    ) -> None:
+        self._shown = os.path.join(root, below) if shown is None else shown
+        self._distrust = distrust
         outer = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             # An image may be a link to another one, but it does not lead out of the directory of the images.
             self._fd = _openat2(outer, below, os.O_PATH | os.O_DIRECTORY, RESOLVE_BENEATH) if below else os.dup(outer)
         finally:
             os.close(outer)
-        self.below = below
 
     def __enter__(self) -> RootedFiles:
         return self
@@ -85,8 +99,8 @@ class RootedFiles:
         except OSError as error:
             raise _unreadable(shown, error) from error
         try:
-            if self.secure and (reason := writable_by_others(os.fstat(reader), shown)):
-                errors.append(Error(*Place(shown), "", reason))
+            if self._distrust is not None:
+                errors += self._distrust(shown, os.fstat(reader))
             return _text(reader, shown)
         finally:
             os.close(reader)
@@ -95,20 +109,28 @@ class RootedFiles:
         """See Files."""
         descriptor = self._open(directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            return sorted(os.listdir(descriptor))
+            return _names(descriptor)
         finally:
             os.close(descriptor)
 
     def shown(self, path: str) -> str:
         """See Files."""
-        return os.path.join(self.root, self.below, path.lstrip("/"))
+        return os.path.join(self._shown, path.lstrip("/"))
 
     def _open(self, path: str, flags: int) -> int:
         return _openat2(self._fd, path, flags, RESOLVE_IN_ROOT)
 
 
+def _names(directory: str | int) -> list[str]:
+    with os.scandir(directory) as entries:
+        names = [entry.name for entry in itertools.islice(entries, MAX_NAMES + 1)]
+    if len(names) > MAX_NAMES:
+        raise OSError(errno.E2BIG, f"the directory has more than {MAX_NAMES} entries")
+    return sorted(names)
+
+
 def read_file(path: str) -> str:
-    """The text of a configuration file; raises ConfigErrors when it cannot be read or is not UTF-8."""
+    """The text of a configuration file; raises Unreadable."""
     try:
         reader = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError as error:
@@ -138,7 +160,7 @@ def _text(place: int, shown: str) -> str:
     except UnicodeDecodeError as error:
         message = f"is not UTF-8: byte 0x{raw[error.start]:02x} at offset {error.start}"
         before = raw[: error.start].decode().removeprefix("\ufeff")
-        raise ConfigErrors([Error(*place_after(shown, before), "", message)]) from error
+        raise Unreadable([Error(*place_after(shown, before), "", message)]) from error
 
 
 def place_after(file: str, before: str) -> Place:
@@ -146,12 +168,12 @@ def place_after(file: str, before: str) -> Place:
     return Place(file, before.count("\n") + 1, len(before) - before.rfind("\n"))
 
 
-def _unreadable(shown: str, error: OSError) -> ConfigErrors:
+def _unreadable(shown: str, error: OSError) -> Unreadable:
     return _refusal(shown, f"cannot be read: {error.strerror}")
 
 
-def _refusal(shown: str, message: str) -> ConfigErrors:
-    return ConfigErrors([Error(*Place(shown), "", message)])
+def _refusal(shown: str, message: str) -> Unreadable:
+    return Unreadable([Error(*Place(shown), "", message)])
 
 
 # openat2(2); its number is the same on every architecture.

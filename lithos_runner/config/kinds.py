@@ -6,12 +6,13 @@ class, not new code.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import attrs
 
-from .errors import Path
+from .errors import Path, Place
 
 T = TypeVar("T")
 
@@ -39,6 +40,10 @@ class Integer(NamedTuple):
     unit: str = ""
     suffixes: bool = False
     """Whether `k ki M Mi G Gi T Ti` may follow the digits."""
+    units: Mapping[str, int] = {}
+    """Suffixes that only this key has."""
+    octal: bool = False
+    """Permission bits: written with `0o`, because a decimal number is a mistake there."""
     refused: Mapping[int, str] = {}
     """Numbers inside or outside the bounds that deserve their own sentence."""
     variables: bool = False
@@ -55,15 +60,15 @@ class Number(NamedTuple):
 
 
 class Flag(NamedTuple):
-    """True or false; `only` is the one value that is supported so far."""
-
-    only: bool | None = None
+    """True or false."""
 
 
 class ListOf(NamedTuple):
     """A list; an empty value is an empty list."""
 
     item: Kind
+    single: bool = False
+    """Whether one item may stand there without being a list."""
 
 
 class MapOf(NamedTuple):
@@ -73,16 +78,31 @@ class MapOf(NamedTuple):
     value: Kind
 
 
+class Tagged(NamedTuple):
+    """A value whose tag, such as `!Tmpfs`, says of which kind it is."""
+
+    words: str
+    options: Mapping[str, Record[Any]]
+    plain: Text | None = None
+    """What may stand there without a tag."""
+
+
 class Found(NamedTuple):
     """A value that the file holds; None when it is wrong (and reported already)."""
 
     value: Any
-    line: int
-    column: int
+    place: Place
+    key: Any = None
+    """The key as read, for a value in a mapping whose keys the user chooses."""
+
+    @property
+    def line(self) -> int:
+        """The line on which the value stands."""
+        return self.place.line
 
 
 Check = Callable[[Mapping[Path, Found]], Iterator[tuple[Path, str]]]
-"""A rule about several keys: everything found in the file in, (path, sentence) of each fault out."""
+"""A rule about several keys of a record: what it holds in, (path, sentence) of each fault out."""
 
 
 class Record(NamedTuple, Generic[T]):
@@ -92,28 +112,38 @@ class Record(NamedTuple, Generic[T]):
     title: str
     ignored: Mapping[str, str] = {}
     """Accepted keys that mean nothing here, with the reason."""
-    later: Mapping[str, str] = {}
-    """Known keys that are refused so far, with their origin: never ignored, they may be safety or limits."""
     checks: tuple[Check, ...] = ()
+    short: str = ""
+    """The key that is meant where a value stands instead of a mapping: `!Persistent /db`."""
 
 
-Kind = Text | Integer | Number | Flag | ListOf | MapOf | Record[Any]
+Kind = Text | Integer | Number | Flag | ListOf | MapOf | Tagged | Record[Any]
+
+
+class Refused(enum.Enum):
+    """Who refuses a key although it is read and checked: a key without its machinery must not be ignored."""
+
+    NEVER = enum.auto()
+    BY_RUN = enum.auto()
+    """`lithos run`, which has no machinery for it yet."""
+    ALWAYS = enum.auto()
+    """Every command."""
 
 
 class Key(NamedTuple):
     """One key of a record as `keys()` lists it."""
 
     attribute: str
+    name: str
+    """The key as it is documented; the file may also write it with underscores."""
     kind: Kind
     doc: str
     default: Any
     origin: str
     sets: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        """The key as it is documented; the file may also write it with underscores."""
-        return self.attribute.replace("_", "-")
+    refused: Refused
+    off: bool
+    also: tuple[str, ...]
 
     @property
     def required(self) -> bool:
@@ -121,18 +151,48 @@ class Key(NamedTuple):
         return self.default is REQUIRED
 
 
-def key(kind: Kind, doc: str, *, default: Any = REQUIRED, origin: str = "lithos", sets: tuple[str, ...] = ()) -> Any:
+def key(
+    kind: Kind,
+    doc: str,
+    *,
+    default: Any = REQUIRED,
+    origin: str = "lithos",
+    sets: tuple[str, ...] = (),
+    refused: Refused = Refused.NEVER,
+    off: bool = False,
+    also: tuple[str, ...] = (),
+) -> Any:
     """Declare an attribute that a file sets.
 
     `doc` is the sentence of the reference page (Markdown), `origin` says whose key it is (lithos or
-    lithos-runner), `sets` names the cgroup files that are written because of it.
+    lithos-runner), `sets` names the cgroup files that are written because of it. With `off`, `null` is
+    not "left at the default" but None. `also` are other spellings that lithos's documentation shows.
     """
-    return attrs.field(default=default, metadata={"kind": kind, "doc": doc, "origin": origin, "sets": sets})
+    metadata = {"kind": kind, "doc": doc, "origin": origin, "sets": sets, "refused": refused, "off": off, "also": also}
+    return attrs.field(default=default, metadata=metadata)
 
 
-def keys(cls: type[Any]) -> list[Key]:
+def keys(cls: type[Any]) -> tuple[Key, ...]:
     """The keys of a class, in the order of its attributes."""
-    return [Key(attribute=field.name, default=_default(field), **field.metadata) for field in attrs.fields(cls)]
+    if cls not in _KEYS:
+        _KEYS[cls] = tuple(
+            Key(field.name, field.name.replace("_", "-"), default=_default(field), **field.metadata)
+            for field in attrs.fields(cls)
+        )
+    return _KEYS[cls]
+
+
+def spellings(cls: type[Any]) -> Mapping[str, Key]:
+    """Every way to write a key of a class."""
+    if cls not in _SPELLINGS:
+        names = [(name, key) for key in keys(cls) for name in (key.name, *key.also)]
+        _SPELLINGS[cls] = {text: key for name, key in names for text in (name, name.replace("-", "_"))}
+    return _SPELLINGS[cls]
+
+
+# Made once for each class: a configuration has thousands of records.
+_KEYS: dict[type[Any], tuple[Key, ...]] = {}
+_SPELLINGS: dict[type[Any], Mapping[str, Key]] = {}
 
 
 def _default(field: attrs.Attribute[Any]) -> Any:

@@ -20,13 +20,9 @@ def check_ownership(path: str) -> list[Error]:
     return [Error(*Place(path), "", message) for place in places if (message := _distrust(place))]
 
 
-def writable_by_others(status: os.stat_result, path: str) -> str:
-    """The sentence about a file or directory that group or others may write; empty when they may not."""
-    sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
-    if not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or sticky:
-        return ""
-    mode = stat.S_IMODE(status.st_mode)
-    return f"{path} is writable by group or others (mode {mode:04o}): run chmod go-w on it"
+def check_mode(path: str, status: os.stat_result) -> list[Error]:
+    """As `check_ownership`, for a file in an image: it may belong to anybody but is written by nobody else."""
+    return [Error(*Place(path), "", message)] if (message := _writable_by_others(status, path)) else []
 
 
 def _distrust(path: str) -> str:
@@ -37,4 +33,12 @@ def _distrust(path: str) -> str:
     trusted = (0, os.geteuid())
     if status.st_uid not in trusted:
         return f"{path} belongs to uid {status.st_uid}, who could change what runs: chown it to {trusted[-1]}"
-    return writable_by_others(status, path)
+    return _writable_by_others(status, path)
+
+
+def _writable_by_others(status: os.stat_result, path: str) -> str:
+    sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
+    if not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or sticky:
+        return ""
+    mode = stat.S_IMODE(status.st_mode)
+    return f"{path} is writable by group or others (mode {mode:04o}): run chmod go-w on it"

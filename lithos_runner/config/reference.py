@@ -1,6 +1,6 @@
 """The tables of the reference pages, generated from the classes that load the files.
 
-`python -m lithos_runner.config.reference docs/container-file.md` brings a page up to date: it replaces what
+`python -m lithos_runner.config.reference docs/*-file.md` brings the pages up to date: it replaces what
 stands between `<!-- table: NAME -->` and `<!-- end -->`.
 """
 
@@ -11,8 +11,10 @@ import sys
 from collections.abc import Mapping
 from typing import Any, assert_never
 
-from .container import CONTAINER, TcpPort
-from .kinds import Flag, Integer, Key, Kind, ListOf, MapOf, Number, Record, Text, keys
+import attrs
+
+from . import container, declarations, id_map, master, ports, process, sandbox, volumes
+from .kinds import Flag, Integer, Key, Kind, ListOf, MapOf, Number, Record, Refused, Tagged, Text, keys
 
 _TABLE = re.compile(r"(<!-- table: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -31,27 +33,42 @@ def table(cls: type[Any]) -> str:
     return "\n".join(rows) + "\n"
 
 
-def later(kind: Record[Any]) -> str:
-    """The known keys that are refused so far."""
-    rows = [f"| `{name}` | {origin} |" for name, origin in kind.later.items()]
-    return "\n".join(["| key | from |", "|---|---|", *rows]) + "\n"
+def refused(*classes: type[Any]) -> str:
+    """The keys that are read and checked but refused so far, and by whom."""
+    rows = ["| key | refused by | from |", "|---|---|---|"]
+    rows += [
+        f"| `{key.name}` | {_WHO[key.refused]} | {key.origin} |"
+        for cls in classes
+        for key in keys(cls)
+        if key.refused is not Refused.NEVER
+    ]
+    return "\n".join(rows) + "\n"
+
+
+_WHO = {Refused.BY_RUN: "`lithos run`", Refused.ALWAYS: "every command"}
 
 
 def _words(kind: Kind) -> str:
     match kind:
         case Text():
             return kind.words
+        case Integer() if kind.octal:
+            return f"permission bits, 0 to {kind.maximum:#o}"
         case Integer():
             units = ", units" if kind.suffixes else ""
             return _bounds("whole number" + (f" of {kind.unit}" if kind.unit else ""), kind) + units
         case Number():
             return _bounds(f"number of {kind.unit}" if kind.unit else "number", kind)
         case Flag():
-            return "true or false" if kind.only is None else f"only `{str(kind.only).lower()}`"
+            return "true or false"
         case ListOf():
-            return f"list: {_words(kind.item)}"
+            words = _words(kind.item)
+            return f"{words}, or list: {words}" if kind.single else f"list: {words}"
         case MapOf():
             return f"mapping: {_words(kind.key)} → {_words(kind.value)}"
+        case Tagged():
+            plain = [_words(kind.plain)] if kind.plain is not None else []
+            return " or ".join([*plain, *(f"`{tag}`" for tag in kind.options)])
         case Record():
             return kind.title
     assert_never(kind)
@@ -68,8 +85,10 @@ def _default(key: Key) -> str:
         return "**required**"
     if key.default is None:
         return "none"
-    if isinstance(key.default, Mapping | tuple):
-        return "empty"
+    if isinstance(key.default, Mapping | tuple) or attrs.has(type(key.default)):
+        return "empty" if not key.default or attrs.has(type(key.default)) else f"`{list(key.default)}`"
+    if isinstance(key.kind, Integer) and key.kind.octal:
+        return f"`{key.default:#o}`"
     if isinstance(key.default, bool):
         return f"`{str(key.default).lower()}`"
     if isinstance(key.default, float):
@@ -83,9 +102,26 @@ def _meaning(key: Key) -> str:
 
 
 _TABLES = {
-    "container": table(CONTAINER.cls),
-    "tcp-ports": table(TcpPort),
-    "later": later(CONTAINER),
+    "master": table(master.Master),
+    "sandbox": table(sandbox.Sandbox),
+    "sandbox-refused": refused(sandbox.Sandbox),
+    "bridged-network": table(sandbox.BridgedNetwork),
+    "id-map": table(id_map.IdMap),
+    "process": table(process.Process),
+    "process-refused": refused(process.Process),
+    "upgrade": table(process.Upgrade),
+    "container": table(container.Container),
+    "container-refused": refused(container.Container, ports.TcpPort, declarations.PortVariable),
+    "tcp-ports": table(ports.TcpPort),
+    "udp-ports": table(ports.UdpPort),
+    "unix-sockets": table(ports.UnixSocket),
+    "readonly": table(volumes.Readonly),
+    "persistent": table(volumes.Persistent),
+    "tmpfs": table(volumes.Tmpfs),
+    "statedir": table(volumes.Statedir),
+    "http": table(container.Http),
+    "resolv-conf": table(container.ResolvConf),
+    "hosts-file": table(container.HostsFile),
 }
 
 

@@ -13,7 +13,7 @@ import re
 import yaml
 
 from .errors import quoted, unquoted
-from .kinds import Flag, Integer, Number
+from .kinds import Integer, Number
 
 _TAG = "tag:yaml.org,2002:"
 STRING, INTEGER, FLOAT, FLAG, NULL = (_TAG + name for name in ("str", "int", "float", "bool", "null"))
@@ -65,6 +65,18 @@ def describe(node: yaml.Node) -> str:
     return f"{name} {quoted(node.value)}" if isinstance(node, yaml.ScalarNode) else name
 
 
+def untagged(node: yaml.Node) -> yaml.Node:
+    """The node as it would be without a tag of its own: `!Persistent /db` is the string `/db` then."""
+    if isinstance(node, yaml.ScalarNode):
+        tag = STRING if node.style else _RESOLVER.resolve(yaml.ScalarNode, node.value, (True, False))  # type: ignore[no-untyped-call]
+        return yaml.ScalarNode(tag, node.value, node.start_mark, node.end_mark, style=node.style)
+    kind, tag = (yaml.MappingNode, MAPPING) if isinstance(node, yaml.MappingNode) else (yaml.SequenceNode, SEQUENCE)
+    return kind(tag, node.value, node.start_mark, node.end_mark)
+
+
+_RESOLVER = yaml.resolver.Resolver()
+
+
 def is_null(node: yaml.Node) -> bool:
     """Whether the value is empty, `~` or `null`: lithos takes these as "not given"."""
     return isinstance(node, yaml.ScalarNode) and node.tag == NULL
@@ -90,6 +102,8 @@ def integer(node: yaml.Node, kind: Integer, substituted: str | None = None) -> i
     if not isinstance(node, yaml.ScalarNode) or node.tag not in (STRING, INTEGER):
         raise ValueError(f"expected {_whole(kind)}, found {describe(node)}")
     written = node.value if substituted is None else substituted
+    if kind.octal and re.fullmatch(r"0?[1-9][0-9]*", written):
+        raise ValueError(f"expected {_whole(kind)}, found {quoted(written)}: write 0o{written.lstrip('0')}")
     match = _WHOLE.fullmatch(written)
     if match is None:
         raise ValueError(_not_whole(written, node, kind))
@@ -98,7 +112,7 @@ def integer(node: yaml.Node, kind: Integer, substituted: str | None = None) -> i
         raise ValueError(f"expected {_whole(kind)}, found {describe(node)}: write it without quotes")
     if suffix and not kind.suffixes:
         raise ValueError(f"expected {_whole(kind)}, found {quoted(written)}: this key takes no unit")
-    value = _digits(digits) * _unit(digits, suffix)
+    value = _digits(digits) * (kind.units.get(suffix) or _unit(digits, suffix))
     return _bounded_integer(-value if sign == "-" else value, kind)
 
 
@@ -120,13 +134,11 @@ def number(node: yaml.Node, kind: Number) -> float:
     return value
 
 
-def flag(node: yaml.Node, kind: Flag) -> bool:
+def flag(node: yaml.Node) -> bool:
     """True or false, in any of the words of YAML 1.1 (true, yes, on …)."""
     value = _FLAGS.get(node.value.lower()) if isinstance(node, yaml.ScalarNode) and node.tag == FLAG else None
     if value is None:
         raise ValueError(f"expected true or false, found {describe(node)}")
-    if kind.only is not None and value is not kind.only:
-        raise ValueError(f"{node.value} is not supported yet: only {str(kind.only).lower()} is")
     return value
 
 
@@ -194,6 +206,8 @@ def _unit(digits: str, suffix: str) -> int:
 
 
 def _whole(kind: Integer) -> str:
+    if kind.octal:
+        return "permission bits such as 0o755"
     return f"a whole number of {kind.unit}" if kind.unit else "a whole number"
 
 
@@ -223,5 +237,13 @@ def _bounded_integer(value: int, kind: Integer) -> int:
 
 def _check_bounds(value: float, kind: Integer | Number) -> None:
     if not kind.minimum <= value <= kind.maximum:
-        unit = f" {kind.unit}" if kind.unit else ""
-        raise ValueError(f"must be between {kind.minimum} and {kind.maximum}{unit}, found {value}")
+        raise ValueError(f"must be between {_bounds(kind)}, found {_shown(value, kind)}")
+
+
+def _bounds(kind: Integer | Number) -> str:
+    unit = f" {kind.unit}" if kind.unit else ""
+    return f"{_shown(kind.minimum, kind)} and {_shown(kind.maximum, kind)}{unit}"
+
+
+def _shown(value: float, kind: Integer | Number) -> str:
+    return f"{value:#o}" if isinstance(kind, Integer) and kind.octal else str(value)

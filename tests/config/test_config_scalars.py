@@ -14,7 +14,7 @@ FACTORS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 FACTORS |= {"ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 # The fixtures only name a file that every example writes anew.
-each_example_rewrites_its_file = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+each_example_rewrites_its_file = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def test_the_unit_table() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lithos_runner.config import settings, substitute
-from lithos_runner.config.variables import BUILT_IN, substitute_given
+from lithos_runner.config.variables import BUILT_IN, Variables, is_variable
 
 VALUES = {"a": "1", "b": "@{a}", "lithos:name": "run/web.0", "empty": ""}
 
@@ -40,7 +40,7 @@ def test_an_unknown_variable_is_named(text: str, name: str) -> None:
 
 def test_built_ins_wait_for_the_instance() -> None:
     text = "@{a} @{lithos:name} @{ lithos:config_filename } @{lithos:pid}"
-    loaded = substitute_given(text, {"a": "1"})
+    loaded = Variables({"a": "1"}).put_into(text)
 
     assert loaded == "1 @{lithos:name} @{lithos:config_filename} @{lithos:pid}"
     assert substitute(loaded, dict(zip(BUILT_IN, "xyz", strict=True))) == "1 x y z"
@@ -48,9 +48,26 @@ def test_built_ins_wait_for_the_instance() -> None:
 
 def test_a_value_cannot_smuggle_a_variable_into_the_second_pass() -> None:
     with pytest.raises(ValueError, match=r"the variable 'b' holds .* a value is not substituted again"):
-        substitute_given("@{b}", VALUES)
+        Variables(VALUES).put_into("@{b}")
 
-    assert substitute_given("@{a}", VALUES) == "1"
+    assert Variables(VALUES).put_into("@{a}") == "1"
+
+
+def test_open_variables_stay() -> None:
+    variables = Variables({"a": "1"}, frozenset({"port"}), "declare it")
+
+    assert variables.put_into("@{a}@{ port }") == "1@{port}"
+    assert variables.is_open("<@{ port }>")
+    assert not variables.is_open("@{a} port @{lithos:pid}")
+    with pytest.raises(ValueError, match=r"^unknown variable 'b': declare it$"):
+        variables.put_into("@{b}")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"), [("@{a}", "a"), (" @{ a } ", "a"), ("@{a}0", ""), ("@{a}@{b}", ""), ("80", ""), ("", "")]
+)
+def test_the_variable_that_is_the_whole_text(text: str, name: str) -> None:
+    assert is_variable(text) == name
 
 
 @given(st.text())

@@ -11,7 +11,10 @@ import attrs
 import pytest
 
 from lithos_runner.config import ConfigErrors, Container, TcpPort, load_container
-from lithos_runner.config.container import CONTAINER
+from lithos_runner.config.container import HostsFile, Http, ResolvConf
+from lithos_runner.config.kinds import Refused, keys
+from lithos_runner.config.ports import UdpPort, UnixSocket
+from lithos_runner.config.volumes import Tmpfs
 
 Load = Callable[..., Container]
 Faults = Callable[..., list[str]]
@@ -60,6 +63,23 @@ def test_defaults(load: Load) -> None:
         "instances": 1,
         "tcp_ports": {},
         "kind": "Daemon",
+        "variables": {},
+        "drain_timeout": 10.0,
+        "readiness": "auto",
+        "readiness_timeout": 30.0,
+        "udp_ports": {},
+        "unix_sockets": {},
+        "volumes": {},
+        "resolv_conf": {"mount": None, "copy_from_host": True},
+        "hosts_file": {"mount": None, "copy_from_host": True, "localhost": None, "public_hostname": None},
+        "stdout_stderr_file": None,
+        "interactive": False,
+        "restart_process_only": False,
+        "normal_exit_codes": (),
+        "uid_map": (),
+        "gid_map": (),
+        "secret_environ": {},
+        "secret_environ_file": None,
     }
     assert attrs.asdict(TcpPort(fd=3)) == {
         "fd": 3,
@@ -69,6 +89,7 @@ def test_defaults(load: Load) -> None:
         "set_non_block": False,
         "reuse_port": False,
         "external": False,
+        "name": None,
     }
 
 
@@ -161,9 +182,10 @@ ONE_KEY = [
         'executable: "/a\\0b"',
         "13: executable: holds a NUL character, which ends a string for the kernel (execve(2))",
     ),
-    ("workdir: srv", "10: workdir: expected an absolute path, found 'srv': it is not searched for in PATH"),
-    ("kind: Command", "7: kind: Command is not supported yet: only Daemon is"),
-    ("kind: Demon", "7: kind: expected Daemon, found 'Demon'"),
+    ("workdir: srv", "10: workdir: expected an absolute path, found 'srv'"),
+    ("work-dir: srv", "11: workdir: expected an absolute path, found 'srv'"),
+    ("kind: Command", "7: kind: 'Command' is not supported yet by `lithos run`: remove it"),
+    ("kind: Demon", "7: kind: expected Daemon, Command or CommandOrDaemon, found 'Demon'"),
     # lists and mappings
     ("arguments: --port", "12: arguments: expected a list, found the string '--port'"),
     ("arguments: {a: b}", "12: arguments: expected a list, found a mapping"),
@@ -223,7 +245,7 @@ ONE_KEY = [
     ("memory-limit: " + "9" * 81, "15: memory-limit: the number '" + "9" * 60 + "'… is too large"),
     ("cpu-shares: 1", "13: cpu-shares: must be between 2 and 262144, found 1"),
     ("cpu-shares: 262145", "13: cpu-shares: must be between 2 and 262144, found 262145"),
-    ("cpu-shares: 1k", "13: cpu-shares: expected a whole number, found '1k': this key takes no unit"),
+    ("instances: 1k", "12: instances: expected a whole number, found '1k': this key takes no unit"),
     ("cpu-limit: 0", "12: cpu-limit: must be between 0.01 and 8192 cpus, found 0.0"),
     ("cpu-limit: .inf", "12: cpu-limit: expected a number of cpus, found the number '.inf'"),
     ("cpu-limit: 50%", "12: cpu-limit: expected a number of cpus, found the string '50%'"),
@@ -313,21 +335,28 @@ ONE_KEY = [
     ),
     (
         "tcp-ports: {80: {fd: 3, reuse-port: yes}}",
-        "37: tcp-ports.80.reuse-port: yes is not supported yet: only false is",
+        "37: tcp-ports.80.reuse-port: 'yes' is not supported yet by `lithos run`: remove it",
     ),
     (
         "tcp-ports: {80: {fd: 3, external: true}}",
-        "35: tcp-ports.80.external: true is not supported yet: only false is",
+        "35: tcp-ports.80.external: 'true' is not supported yet by `lithos run`: remove it",
     ),
     (
         "tcp-ports: {80: {fd: 3, listen-backlog: 0}}",
         "41: tcp-ports.80.listen-backlog: must be between 1 and 2147483647, found 0",
     ),
-    ("tcp-ports: {80: {fd: 3, name: web}}", "25: tcp-ports.80: key 'name' is not supported yet: remove it"),
+    (
+        "tcp-ports: {80: {fd: 3, name: web}}",
+        "31: tcp-ports.80.name: 'web' is not supported yet by `lithos run`: remove it",
+    ),
+    (
+        "tcp-ports: {80: {fd: 3, name: 'a:b'}}",
+        "31: tcp-ports.80.name: 'a:b' cannot name a socket: it takes 1 to 255 printable ASCII characters but ':'",
+    ),
     # keys
     ("memory-limt: 1", "1: unknown key 'memory-limt', did you mean 'memory-limit'?"),
     ("memory_limt: 1", "1: unknown key 'memory_limt', did you mean 'memory-limit'?"),
-    ("work-dir: /", "1: unknown key 'work-dir', did you mean 'workdir'?"),
+    ("work-dri: /", "1: unknown key 'work-dri', did you mean 'workdir'?"),
     ("zzz: 1", "1: unknown key 'zzz'"),
     ("1: 1", "1: unknown key '1'"),
     ('"a\\e[31m": 1', "1: unknown key 'a\\x1b[31m'"),
@@ -418,11 +447,59 @@ def test_numbers_that_yaml_and_people_read_differently(faults: Faults, key: str,
     assert fault.endswith(f", but YAML reads '{plain}' as {meaning}: write a plain decimal number")
 
 
-@pytest.mark.parametrize("key", sorted(CONTAINER.later))
-def test_keys_of_later_versions_are_refused_not_ignored(faults: Faults, key: str) -> None:
-    assert faults(f"executable: /a\n{key}: {{}}\n") == [f"2:1: key '{key}' is not supported yet: remove it"]
-    other = key.replace("-", "_")
-    assert faults(f"executable: /a\n{other}: 1\n") == [f"2:1: key '{other}' is not supported yet: remove it"]
+# One value of every key that `lithos run` refuses so far, and what comes of it in a container.
+BY_RUN = {
+    "kind": ("CommandOrDaemon", "CommandOrDaemon"),
+    "drain-timeout": ("5", 5.0),
+    "readiness": ("!Http {path: /up, port: 80}", Http(path="/up", port=80)),
+    "readiness-timeout": ("1.5", 1.5),
+    "udp-ports": ("{53: {fd: 5, name: dns}}", {53: UdpPort(fd=5, name="dns")}),
+    "unix-sockets": ("{/run//a/: {fd: 5, mode: 0o600}}", {"/run/a": UnixSocket(fd=5, mode=0o600)}),
+    "volumes": ("{/tmp: !Tmpfs }", {"/tmp": Tmpfs()}),
+    "resolv-conf": ("{copy-from-host: no}", ResolvConf(copy_from_host=False)),
+    "hosts-file": ("{public-hostname: yes, mount: no}", HostsFile(public_hostname=True, mount=False)),
+    "interactive": ("yes", True),
+    "restart-process-only": ("yes", True),
+    "normal-exit-codes": ("[0, 255]", (0, 255)),
+}
+WITH_PORT = "executable: /a\ntcp-ports: {80: {fd: 3}}\n"
+
+
+@pytest.mark.parametrize("key", BY_RUN)
+def test_what_run_cannot_do_is_checked_and_refused_by_it(load: Load, faults: Faults, checked: Load, key: str) -> None:
+    written, value = BY_RUN[key]
+    (fault,) = faults(f"{WITH_PORT}{key}: {written}\n")
+
+    assert fault.startswith(f"3:{len(key) + 3}: {key}: ")
+    assert fault.endswith("not supported yet by `lithos run`: remove it")
+    assert getattr(checked(f"{WITH_PORT}{key}: {written}\n"), key.replace("-", "_")) == value
+    assert load(f"{WITH_PORT}{key}: ~\n") == load(WITH_PORT)
+
+
+ALWAYS = {
+    "uid-map": "[{inside: 0, outside: 1000, count: 1}]",
+    "gid-map": "[{inside: 0, outside: 1000, count: 1}]",
+    "secret-environ": "{A: [v2:aa==:bb:cc:dd]}",
+    "secret-environ-file": "secrets.yaml",
+}
+
+
+@pytest.mark.parametrize("key", ALWAYS)
+def test_what_nobody_can_do_is_refused_by_the_check_too(checked_faults: Faults, faults: Faults, key: str) -> None:
+    text = f"executable: /a\n{key.replace('-', '_')}: {ALWAYS[key]}\n"
+    (fault,) = faults(text)
+
+    assert fault.startswith(f"2:{len(key) + 3}: {key}: ")
+    assert fault.endswith("not supported yet: remove it")
+    assert checked_faults(text) == [fault]
+
+
+def test_every_refused_key_is_tested() -> None:
+    refused = {who: {key.name for key in keys(Container) if key.refused is who} for who in Refused}
+
+    assert refused[Refused.ALWAYS] == set(ALWAYS)
+    # The output file needs a volume, see below.
+    assert refused[Refused.BY_RUN] == {*BY_RUN, "stdout-stderr-file"}
 
 
 def test_missing_keys_are_reported_where_the_mapping_begins(faults: Faults) -> None:

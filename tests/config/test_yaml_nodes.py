@@ -1,12 +1,12 @@
-"""The tree: syntax errors, keys, merges, and texts that would harm a recursive reader."""
+"""Text to nodes: syntax errors, and texts that would harm a recursive reader."""
 
 from __future__ import annotations
 
 import pytest
 import yaml
 
-from lithos_runner.config.errors import ConfigErrors, Error
-from lithos_runner.config.yaml_nodes import MAX_DEPTH, MAX_NODES, compose, pairs, position
+from lithos_runner.config.errors import ConfigErrors
+from lithos_runner.config.yaml_nodes import MAX_DEPTH, MAX_NODES, compose, place
 
 LOADERS = [yaml.CSafeLoader, yaml.SafeLoader]
 
@@ -16,20 +16,12 @@ Loader = type[yaml.SafeLoader] | type[yaml.CSafeLoader]
 
 def refusal(text: str, loader: Loader) -> str:
     with pytest.raises(ConfigErrors) as caught:
-        compose("f", text, [], loader)
+        compose("f", text, loader)
     return str(caught.value)
 
 
-def mapping(text: str, loader: Loader) -> tuple[dict[str, tuple[str, int]], list[Error]]:
-    """Key → (value, line) of the top mapping, and the faults of its keys."""
-    errors: list[Error] = []
-    root = compose("f", text, errors, loader)
-    assert isinstance(root, yaml.MappingNode)
-    return {key.value: (value.value, position(value)[0]) for key, value in pairs(root)}, errors
-
-
 @pytest.mark.parametrize(
-    ("text", "place", "words"),
+    ("text", "where", "words"),
     [
         ("a: b: c", "1:5", "mapping values are not allowed"),
         ("a: [1, 2\nb: 3\n", "2:2", "while parsing a flow sequence"),
@@ -41,10 +33,10 @@ def mapping(text: str, loader: Loader) -> tuple[dict[str, tuple[str, int]], list
         ("%YAML 3.0\n---\na: b", "1:1", "incompatible YAML document"),
     ],
 )
-def test_syntax_errors_have_a_position(loader: Loader, text: str, place: str, words: str) -> None:
+def test_syntax_errors_have_a_position(loader: Loader, text: str, where: str, words: str) -> None:
     message = refusal(text, loader)
 
-    assert message.startswith(f"f:{place}: is not YAML: ")
+    assert message.startswith(f"f:{where}: is not YAML: ")
     assert words in message
 
 
@@ -59,46 +51,20 @@ def test_several_documents(loader: Loader) -> None:
     message = "f:2:1: holds several YAML documents: put each into a file of its own"
 
     assert refusal("a: b\n---\nc: d\n", loader) == message
-    assert compose("f", "---\na: b\n...\n", [], loader) is not None
+    assert compose("f", "---\na: b\n...\n", loader) is not None
 
 
 def test_no_document(loader: Loader) -> None:
-    assert compose("f", "# only a comment\n", [], loader) is None
+    assert compose("f", "# only a comment\n", loader) is None
 
 
-def test_duplicate_keys_name_the_first(loader: Loader) -> None:
-    values, errors = mapping("a: 1\nb: {c: 1, c: 2}\n'a': 2\na: 3\n", loader)
+def test_every_node_knows_its_file(loader: Loader) -> None:
+    root = compose("/etc/f.yaml", "a:\n  - é: &x b\n", loader)
+    assert isinstance(root, yaml.MappingNode)
+    ((_, sequence),) = root.value
 
-    assert values["a"] == ("1", 1)
-    assert [str(error) for error in errors] == [
-        "f:2:11: b: key 'c' appears twice (first on line 2)",
-        "f:3:1: key 'a' appears twice (first on line 1)",
-        "f:4:1: key 'a' appears twice (first on line 1)",
-    ]
-
-
-def test_merges_keep_positions_and_precedence(loader: Loader) -> None:
-    values, errors = mapping(
-        "_a: &a\n  x: 1\n  y: 1\n_b: &b\n  y: 2\n  z: 2\n_c: &c\n  <<: *a\n  w: 3\nz: 4\n<<: [*b, *c]\n", loader
-    )
-
-    assert errors == []
-    assert {key: value for key, value in values.items() if not key.startswith("_")} == {
-        "x": ("1", 2),
-        "y": ("2", 5),
-        "z": ("4", 10),
-        "w": ("3", 9),
-    }
-
-
-def test_merges_of_something_else(loader: Loader) -> None:
-    _, errors = mapping("a: &a 1\nb: {<<: *a}\nc: {<<: [{}, x]}\nd: {<<: {}, <<: {}}\n", loader)
-
-    assert [str(error) for error in errors] == [
-        "f:1:4: b: '<<' merges a mapping or a list of mappings",
-        "f:3:14: c: '<<' merges a mapping or a list of mappings",
-        "f:4:13: d: key '<<' appears twice (first on line 4)",
-    ]
+    assert place(root) == ("/etc/f.yaml", 1, 1)
+    assert place(sequence.value[0]) == ("/etc/f.yaml", 2, 5)
 
 
 @pytest.mark.parametrize("count", [MAX_DEPTH + 1, 5_000, 200_000])
@@ -109,7 +75,7 @@ def test_deep_nesting_is_refused_before_anything_recurses(loader: Loader, openin
 
 
 def test_the_deepest_text_that_is_read(loader: Loader) -> None:
-    assert compose("f", "[" * MAX_DEPTH + "]" * MAX_DEPTH, [], loader) is not None
+    assert compose("f", "[" * MAX_DEPTH + "]" * MAX_DEPTH, loader) is not None
 
 
 def test_depth_counts_through_aliases(loader: Loader) -> None:
