@@ -105,7 +105,7 @@ def test_text_of_yaml_pieces(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-@in_one_file
+@settings(in_one_file, max_examples=75)
 @given(data=st.data())
 def test_well_formed_files(tmp_path: Path, name: str, data: st.DataObject) -> None:
     values = data.draw(st.dictionaries(st.sampled_from([*KEYS[name], *MORE_KEYS]), well_formed))
