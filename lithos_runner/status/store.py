@@ -126,9 +126,7 @@ class StateDirectory:
         runtime = os.path.abspath(runtime)
         state = os.path.join(runtime, _STATE)
         os.makedirs(state, 0o755, exist_ok=True)
-        os.makedirs(_registrations(), 0o755, exist_ok=True)
-        with suppress(FileExistsError):  # the name is made from the target
-            os.symlink(runtime, _registration(runtime))
+        _register(runtime)
         flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
         return cls(runtime, os.open(runtime, flags), os.open(state, flags))
 
@@ -162,8 +160,23 @@ class StateDirectory:
                 os.unlink(name, dir_fd=self._runtime_fd)
         os.close(self._state_fd)
         os.close(self._runtime_fd)
-        with suppress(OSError):
-            os.rmdir(self._runtime)
+        # Others may be in there; whoever is last leaves nothing.
+        for directory in (self._runtime, _registrations(), root()):
+            with suppress(OSError):
+                os.rmdir(directory)
+
+
+def _register(runtime: str) -> None:
+    """Make `runtime` known under the root; the name is made from the target, so one that is there is right."""
+    while True:
+        os.makedirs(_registrations(), 0o755, exist_ok=True)
+        try:
+            os.symlink(runtime, _registration(runtime))
+        except FileExistsError:
+            return
+        except FileNotFoundError:  # the last of the others took the directory away under our feet
+            continue
+        return
 
 
 def registered() -> Iterator[str]:

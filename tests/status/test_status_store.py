@@ -125,8 +125,14 @@ class TestStateDirectory:
         state.write_instance(state_of(None))
         state.remove()
         os.close(lock)
-        assert os.listdir(tmp_path) == ["supervisors"]
-        assert os.listdir(tmp_path / "supervisors") == []
+        assert not tmp_path.exists()
+
+    def test_remove_leaves_what_others_need(self, tmp_path: Path) -> None:
+        first, second = (StateDirectory.create(str(tmp_path / name)) for name in ("first", "second"))
+        first.remove()
+        assert list(store.registered()) == [str(tmp_path / "second")]
+        second.remove()
+        assert not tmp_path.exists()
 
     def test_remove_keeps_files_of_others(self, runtime: str) -> None:
         state = StateDirectory.create(runtime)

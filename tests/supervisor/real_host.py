@@ -252,11 +252,10 @@ class RealHost:
     def remains(self) -> list[str]:
         """What there is of us on this host, but for the logs."""
         mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-        supervisors = str(self.runtime / "supervisors")
         found = [f"cgroup {path}" for path in self.groups()]
         found += [f"process {pid}: {command}" for pid, command in self._processes()]
         found += [f"mount {line}" for line in mounts if str(self.directory) in line or self.name in line]
-        found += [f"file {path}" for path in self.runtime.rglob("*") if str(path) != supervisors]
+        found += [f"file {path}" for path in self.runtime.rglob("*")]
         found += [f"port {port}" for port in self._ports if listening(port)]
         return found
 
