@@ -80,7 +80,8 @@ class Tree:
         return group
 
     def _enforced(self, limits: Mapping[str, str]) -> dict[str, str]:
-        skipped = self.not_enforced(limits) if limits else []
+        # With ENFORCE nothing is left out, whoever forgot `check`: what cannot be written is an error.
+        skipped = [] if self.mode == ENFORCE else self.not_enforced(limits)
         return {file: text for file, text in limits.items() if file.partition(".")[0] not in skipped}
 
     def sweep(self, sandbox: str, process: str) -> list[str]:
