@@ -1,8 +1,12 @@
-"""What /proc says of a process, see proc(5). A process may be gone at any time: that is None, no error."""
+"""What /proc says of a process, see proc(5), and the names of signals that end one.
+
+A process may be gone at any time: that is None, no error.
+"""
 
 from __future__ import annotations
 
 import os
+from signal import Signals
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -43,6 +47,14 @@ def memory(pid: int) -> int | None:
     except OSError:
         return None
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(b"Pss:")), None)
+
+
+def signal_name(number: int) -> str:
+    """SIGTERM for 15; most real-time signals have no name."""
+    try:
+        return Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _resident(pid: int) -> int | None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from signal import Signals
 from typing import TYPE_CHECKING, NamedTuple
 
-from lithos_runner.status import units
+from lithos_runner.status import processes, units
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -139,15 +138,8 @@ def _reason(last: Exit) -> str:
     if last.oom_killed:
         return "out of memory"
     if last.signal is not None:
-        return _signal(last.signal)
+        return processes.signal_name(last.signal)
     return f"code {last.code}"
-
-
-def _signal(number: int) -> str:
-    try:
-        return Signals(number).name
-    except ValueError:  # a real-time signal has no name
-        return f"signal {number}"
 
 
 def _ports(row: Row) -> Cell:

@@ -53,15 +53,8 @@ class Ending(NamedTuple):
         if self.oom_killed:
             return "was killed: it used more memory than its limit allows"
         if self.signal is not None:
-            return f"was killed by {_signal_name(self.signal)}"
+            return f"was killed by {processes.signal_name(self.signal)}"
         return f"exited with code {self.code}"
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # most real-time signals have no name
-        return f"signal {number}"
 
 
 def _has_started(init_pid: int) -> bool:
