@@ -17,7 +17,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple
 
-from .backoff import Backoff
+from .backoff import SHORTEST, Backoff
 
 
 class State(Enum):
@@ -25,6 +25,7 @@ class State(Enum):
 
     STOPPED = "stopped"  # nothing lives; not wanted, or not started yet
     STARTING = "starting"  # a process that is being set up, or has not shown yet that it serves
+    WARMING = "warming"  # a process that is ready, watched before it gets connections; outsiders see "starting"
     READY = "ready"  # a process that serves
     DRAINING = "draining"  # a process that gets no new connections and finishes those it has
     STOPPING = "stopping"  # a process that has been sent its stop signal
@@ -35,12 +36,15 @@ class State(Enum):
     @property
     def public(self) -> str:
         """The name that `lithos ps` shows."""
-        return State.STOPPING.value if self is State.KILLING else self.value
+        return _PUBLIC.get(self, self).value
 
     @property
     def alive(self) -> bool:
         """Whether there is a process."""
         return self not in (State.STOPPED, State.BACKOFF, State.FAILED)
+
+
+_PUBLIC = {State.KILLING: State.STOPPING, State.WARMING: State.STARTING}
 
 
 class Event(Enum):
@@ -51,6 +55,7 @@ class Event(Enum):
     READY = "ready"  # it serves
     UNUSABLE = "unusable"  # the set-up failed before the program ran, and its process has ended
     EXIT = "exit"  # its process has ended and its cgroup is empty
+    FINISH = "finish"  # the same, with an exit code that the configuration calls normal
     TIMEOUT = "timeout"  # the deadline has passed
     DRAIN = "drain"  # stop it, but let it finish its connections first
     DRAINED = "drained"  # its last connection has ended
@@ -75,6 +80,7 @@ class Policy(NamedTuple):
 
     ``alive_after``: a program that has run so long counts as ready; None: only a READY event makes it so.
     ``max_starts`` bounds the starts in a row of an instance that is never ready; None tries for ever.
+    ``warm_up``: so long it is watched before it gets connections.
     """
 
     restart_timeout: float = 1.0
@@ -83,6 +89,7 @@ class Policy(NamedTuple):
     readiness_timeout: float = 30.0
     alive_after: float | None = 1.0
     max_starts: int | None = None
+    warm_up: float = 0.0
 
 
 class Instance:
@@ -163,13 +170,20 @@ class Instance:
     def decide(self, now: float) -> list[Action]:
         """Call it ready when being alive is enough, else kill it: it has not become ready in time."""
         if self.executed and self.policy.alive_after is not None:
-            return self.serve(now)
+            return self.warm(now)
         return self.kill(now)
+
+    def warm(self, now: float) -> list[Action]:
+        """It is ready; it serves when it has stayed so for the warm-up."""
+        # Both come through different descriptors, so READY may be read before EXECUTED.
+        self.executed = True
+        if self.policy.warm_up:
+            return self._enter(State.WARMING, now + self.policy.warm_up)
+        return self.serve(now)
 
     def serve(self, now: float) -> list[Action]:
         """It serves."""
-        # Both come through different descriptors, so READY may be read before EXECUTED.
-        self.executed = self.been_ready = True
+        self.been_ready = True
         self.served = now
         return self._enter(State.READY, None, Action.ENTER_ROTATION)
 
@@ -188,6 +202,16 @@ class Instance:
             return self._enter(State.FAILED, None, Action.GIVE_UP)
         at = since + self.backoff.delay
         return self.start(now) if at <= now else self._enter(State.BACKOFF, at)
+
+    def finish(self, now: float) -> list[Action]:
+        """It has done what it should: start it again, no sooner than restart-timeout after its last start."""
+        self.backoff = Backoff(self.policy.restart_timeout)
+        at = (now if self.started is None else self.started) + max(self.backoff.delay, SHORTEST)
+        return self.start(now) if at <= now else self._enter(State.BACKOFF, at)
+
+    def done(self, now: float) -> list[Action]:
+        """Keep connections away from where nothing lives; then as `finish`."""
+        return [Action.LEAVE_ROTATION, *self.finish(now)]
 
     def _hopeless(self) -> bool:
         limit = self.policy.max_starts
@@ -249,19 +273,20 @@ class Instance:
 
 _I = Instance
 _Cell = Callable[[Instance, float], list[Action]]
-_Row = tuple[_Cell, _Cell, _Cell, _Cell, _Cell, _Cell, _Cell, _Cell, _Cell, _Cell]
+_Row = tuple[_Cell, _Cell, _Cell, _Cell, _Cell, _Cell, _Cell, _Cell, _Cell, _Cell, _Cell]
 # An application may say READY whenever it likes, and be heard after its end: no cell of that column is `never`.
 # fmt: off
 _ROWS: dict[State, _Row] = {
-    #                START      EXECUTED    READY      UNUSABLE   EXIT      TIMEOUT    DRAIN      DRAINED    STOP       ADOPT
-    State.STOPPED:  (_I.begin,  _I.never,   _I.ignore, _I.never,  _I.never, _I.never,  _I.ignore, _I.never,  _I.ignore, _I.adopt),
-    State.STARTING: (_I.ignore, _I.execute, _I.serve,  _I.fail,   _I.wait,  _I.decide, _I.abort,  _I.never,  _I.abort,  _I.never),
-    State.READY:    (_I.ignore, _I.ignore,  _I.ignore, _I.never,  _I.lost,  _I.never,  _I.drain,  _I.never,  _I.retire, _I.never),
-    State.DRAINING: (_I.want,   _I.ignore,  _I.ignore, _I.never,  _I.ended, _I.signal, _I.forgo,  _I.signal, _I.stop,   _I.never),
-    State.STOPPING: (_I.want,   _I.ignore,  _I.ignore, _I.never,  _I.ended, _I.kill,   _I.forgo,  _I.ignore, _I.forgo,  _I.never),
-    State.KILLING:  (_I.want,   _I.ignore,  _I.ignore, _I.ended,  _I.ended, _I.never,  _I.forgo,  _I.ignore, _I.forgo,  _I.never),
-    State.BACKOFF:  (_I.begin,  _I.never,   _I.ignore, _I.never,  _I.never, _I.start,  _I.forgo,  _I.never,  _I.forgo,  _I.never),
-    State.FAILED:   (_I.begin,  _I.never,   _I.ignore, _I.never,  _I.never, _I.never,  _I.forgo,  _I.never,  _I.forgo,  _I.never),
+    #                START      EXECUTED    READY      UNUSABLE   EXIT       FINISH     TIMEOUT    DRAIN      DRAINED    STOP       ADOPT
+    State.STOPPED:  (_I.begin,  _I.never,   _I.ignore, _I.never,  _I.never,  _I.never,  _I.never,  _I.ignore, _I.never,  _I.ignore, _I.adopt),
+    State.STARTING: (_I.ignore, _I.execute, _I.warm,   _I.fail,   _I.wait,   _I.finish, _I.decide, _I.abort,  _I.never,  _I.abort,  _I.never),
+    State.WARMING:  (_I.ignore, _I.ignore,  _I.ignore, _I.never,  _I.wait,   _I.finish, _I.serve,  _I.stop,   _I.never,  _I.stop,   _I.never),
+    State.READY:    (_I.ignore, _I.ignore,  _I.ignore, _I.never,  _I.lost,   _I.done,   _I.never,  _I.drain,  _I.never,  _I.retire, _I.never),
+    State.DRAINING: (_I.want,   _I.ignore,  _I.ignore, _I.never,  _I.ended,  _I.ended,  _I.signal, _I.forgo,  _I.signal, _I.stop,   _I.never),
+    State.STOPPING: (_I.want,   _I.ignore,  _I.ignore, _I.never,  _I.ended,  _I.ended,  _I.kill,   _I.forgo,  _I.ignore, _I.forgo,  _I.never),
+    State.KILLING:  (_I.want,   _I.ignore,  _I.ignore, _I.ended,  _I.ended,  _I.ended,  _I.never,  _I.forgo,  _I.ignore, _I.forgo,  _I.never),
+    State.BACKOFF:  (_I.begin,  _I.never,   _I.ignore, _I.never,  _I.never,  _I.never,  _I.start,  _I.forgo,  _I.never,  _I.forgo,  _I.never),
+    State.FAILED:   (_I.begin,  _I.never,   _I.ignore, _I.never,  _I.never,  _I.never,  _I.never,  _I.forgo,  _I.never,  _I.forgo,  _I.never),
 }
 # fmt: on
 TABLE: dict[State, dict[Event, _Cell]] = {state: dict(zip(Event, cells, strict=True)) for state, cells in _ROWS.items()}
