@@ -41,7 +41,7 @@ def _count(text: str) -> int:
 def run(arguments: argparse.Namespace) -> int:
     """Supervise until a signal comes."""
     from ..status import store
-    from ..supervisor import loader, supervisor
+    from ..supervisor import cgroups, desired, loader, supervisor
 
     _require_root()
     name = arguments.name or os.path.splitext(os.path.basename(arguments.file))[0]
@@ -53,12 +53,15 @@ def run(arguments: argparse.Namespace) -> int:
         root=_directory(arguments.image),
         variables=dict(_assignment(text) for text in arguments.set),
     )
-    options = supervisor.Options(
-        runtime=os.path.join(store.root(), f"{loader.RUN_SANDBOX}-{name}"),
-        config=request.file,
-        limits=arguments.limits,
+    runtime = os.path.join(store.root(), f"{loader.RUN_SANDBOX}-{name}")
+    host = desired.Host(
+        runtime=runtime,
+        mounts=os.path.join(runtime, "mnt"),
         log_directory=os.environ.get("LITHOS_LOG_DIR", supervisor.LOG_DIRECTORY),
+        cgroup_name=cgroups.SLICE,
+        controllers=(),
     )
+    options = supervisor.Options(config=request.file, limits=arguments.limits, once=True, host=host)
     try:
         supervisor.run(request, options)
     except supervisor.Refusal as refusal:

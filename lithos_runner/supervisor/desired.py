@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 from ..launch.spec import LaunchSpec
 from ..plan.instance import Policy
+from ..plan.rollout import Upgrade
+
+EVERYTHING = ""  # in `Desired.broken`: nothing at all could be read
 
 
 class Port(NamedTuple):
@@ -29,7 +32,8 @@ class Group(NamedTuple):
     """One process entry: ``instances`` equal instances of one program.
 
     ``limits`` maps files of the instance's cgroup to what is written there, in that order. ``launch`` lacks only
-    the instance's own name. ``spec`` is a hash over everything that makes an instance what it is.
+    the instance's own name. ``facts`` is the configuration as people know it, key → text; ``spec`` is a hash over
+    those of them that make an instance what it is: two groups with one ``spec`` start equal instances.
     """
 
     sandbox: str
@@ -40,6 +44,9 @@ class Group(NamedTuple):
     stop_signal: int
     limits: dict[str, str]
     ports: tuple[Port, ...]
+    upgrade: Upgrade
+    normal_exit_codes: tuple[int, ...]
+    facts: dict[str, str]
     spec: str
 
     @property
@@ -48,38 +55,73 @@ class Group(NamedTuple):
         return f"{self.sandbox}/{self.process}"
 
 
+class Host(NamedTuple):
+    """What a master file says about the supervisor itself; it holds from start to end."""
+
+    runtime: str  # directory of its state
+    mounts: str  # empty directory to attach roots at
+    log_directory: str  # of what instances print
+    cgroup_name: str | None  # None: instances have no limits
+    controllers: tuple[str, ...]  # those to use; empty for all
+
+
+class Desired(NamedTuple):
+    """A configuration as it was read.
+
+    ``sandboxes`` has the limits of each sandbox as a whole, as ``Group.limits``. ``broken`` names what ``faults``
+    concern (`sandbox`, `sandbox/process`, or EVERYTHING); it is missing in ``groups``, and what runs of it goes on.
+    """
+
+    groups: list[Group]
+    sandboxes: dict[str, dict[str, str]]
+    faults: list[str]
+    broken: frozenset[str] = frozenset()
+    host: Host | None = None
+
+    def is_broken(self, group: Group) -> bool:
+        """Whether a group that runs is missing only because its files are wrong."""
+        return not self.broken.isdisjoint((EVERYTHING, group.sandbox, group.name))
+
+
 class Refusal(Exception):
     """The configuration cannot be used; the message has one line for each of its faults."""
 
 
-def encode(groups: list[Group]) -> str:
-    """Write the groups as JSON."""
-    return json.dumps({"groups": [_plain(group) for group in groups]})
+def encode(desired: Desired) -> str:
+    """Write a configuration as JSON."""
+    plain = desired._asdict()
+    plain["groups"] = [plain_group(group) for group in desired.groups]
+    plain["broken"] = sorted(desired.broken)
+    plain["host"] = desired.host and desired.host._asdict()
+    return json.dumps(plain)
 
 
-def refuse(faults: list[str]) -> str:
-    """Write the faults of a configuration as JSON."""
-    return json.dumps({"faults": faults})
+def decode(text: str) -> Desired:
+    """Read what ``encode`` wrote."""
+    fields: dict[str, Any] = json.loads(text)
+    host = fields["host"]
+    return Desired(
+        groups=[group_of(each) for each in fields["groups"]],
+        sandboxes=fields["sandboxes"],
+        faults=fields["faults"],
+        broken=frozenset(fields["broken"]),
+        host=host and Host(**{**host, "controllers": tuple(host["controllers"])}),
+    )
 
 
-def decode(text: str) -> list[Group]:
-    """Read what ``encode`` or ``refuse`` wrote; raises Refusal for the latter."""
-    document: dict[str, Any] = json.loads(text)
-    if "faults" in document:
-        raise Refusal("\n".join(document["faults"]))
-    return [_group(fields) for fields in document["groups"]]
-
-
-def _plain(group: Group) -> dict[str, Any]:
+def plain_group(group: Group) -> dict[str, Any]:
+    """Return the group as JSON takes it."""
     return {
         **group._asdict(),
         "launch": group.launch._asdict(),
         "policy": group.policy._asdict(),
+        "upgrade": group.upgrade._asdict(),
         "ports": [port._asdict() for port in group.ports],
     }
 
 
-def _group(fields: dict[str, Any]) -> Group:
+def group_of(fields: dict[str, Any]) -> Group:
+    """Return the group that ``plain_group`` made JSON of."""
     launch = fields["launch"]
     pairs = {key: tuple(tuple(pair) for pair in launch[key]) for key in ("environ", "sockets")}
     return Group(
@@ -87,6 +129,8 @@ def _group(fields: dict[str, Any]) -> Group:
             **fields,
             "launch": LaunchSpec(**{**launch, "arguments": tuple(launch["arguments"]), **pairs}),
             "policy": Policy(**fields["policy"]),
+            "upgrade": Upgrade(**fields["upgrade"]),
             "ports": tuple(Port(**port) for port in fields["ports"]),
+            "normal_exit_codes": tuple(fields["normal_exit_codes"]),
         }
     )

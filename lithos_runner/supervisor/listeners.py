@@ -65,13 +65,18 @@ class Listeners:
         self._say(f"{address(port)}: an instance shut the listening socket down; listening again")
         self._loop.deadline(listener, time.monotonic() + _UNDO_EVERY, lambda: self._watch(port))
 
-    def close(self) -> None:
-        """Close all."""
-        for listener in self._sockets.values():
+    def keep(self, groups: Iterable[Group]) -> None:
+        """Close every socket that none of ``groups`` wants."""
+        wanted = {(port.host, port.port) for group in groups for port in group.ports}
+        for key in self._sockets.keys() - wanted:
+            listener = self._sockets.pop(key)
             self._loop.deadline(listener, None, self.close)
             self._loop.forget(listener.fileno())
             listener.close()
-        self._sockets.clear()
+
+    def close(self) -> None:
+        """Close all."""
+        self.keep(())
 
 
 def address(port: Port) -> str:

@@ -18,12 +18,11 @@ from ..status import processes
 from ..status.store import StateDirectory
 from .cgroups import Tree
 from .desired import Group
-from .listeners import Listeners
+from .listeners import Listeners, ListenFailed
 from .logs import Stream
 from .loop import PRIORITY, READABLE, Loop
 from .messages import say
 
-GENERATION = 1
 _INIT_STARTS = 0.005  # seconds between two looks at an init that has only just been started
 
 
@@ -69,20 +68,27 @@ def _has_started(init_pid: int) -> bool:
 class Supervised:
     """An instance with its process, cgroup, logs and state file."""
 
-    def __init__(self, group: Group, index: int, means: Means, gave_up: Callable[[Supervised], None]) -> None:
+    def __init__(
+        self, group: Group, index: int, generation: int, means: Means, changed: Callable[[Supervised], None]
+    ) -> None:
+        """``generation`` counts the versions of the group; ``changed`` is called after everything that happens."""
         self.group = group
         self.index = index
+        self.generation = generation
+        self.version = group.spec
         self.name = f"{group.name}.{index}"
         self.machine = Instance(group.policy)
+        self.failures = 0  # of this version in this place
         self.reason = ""  # of the last failure, a whole sentence
         self._means = means
-        self._gave_up = gave_up
+        self._changed = changed
         self._child: Child | None = None
         self._pid_start: int | None = None
         self._cgroup: cgroup.Group | None = None
         self._status_open = False
         self._unspawned = False  # there was no process to fail
         self._unusable = False  # the set-up failed in the process
+        self._overdue_sentence = ""  # it was killed as it was not ready in time
         self._ending: Ending | None = None
         self._last_exit: Ending | None = None
         self._oom_kills = 0  # of ended lives
@@ -109,18 +115,24 @@ class Supervised:
         if self._unspawned:
             self._unspawned = False
             self.on(Event.UNUSABLE)
+        self._changed(self)
+
+    def adjust(self, group: Group) -> None:
+        """Take over what an instance need not be started again for."""
+        self.group = group
+        self.machine.policy = group.policy
 
     def _overdue(self) -> None:
         self.on(Event.TIMEOUT)
 
     def _nothing(self) -> None:
-        """One shared listener: the kernel gives connections to whoever waits for them."""
+        """Nobody need do anything: connections of a shared listener go to who waits, a service sees who has failed."""
 
     def _spawn(self) -> None:
-        self._unusable, self._ending = False, None
+        self._unusable, self._ending, self._overdue_sentence = False, None, ""
         try:
             self._child = self._create()
-        except (OSError, RootUnusable) as error:
+        except (OSError, RootUnusable, ListenFailed) as error:
             self._abandon(str(error))
             return
         self._started = time.time()
@@ -133,6 +145,7 @@ class Supervised:
         means, group = self._means, self.group
         self._cgroup = means.tree.create(group.sandbox, f"{group.process}.{self.index}", group.limits)
         launch = group.launch.for_instance(self.name)
+        means.listeners.open([group])
         opened = [stream.open(launch.uid, launch.gid) for stream in self._streams]
         try:
             sources = {0: means.stdin, 1: opened[0], 2: opened[1], **means.listeners.descriptors(group.ports)}
@@ -143,7 +156,7 @@ class Supervised:
 
     def _abandon(self, sentence: str) -> None:
         """Clean up after a start that did not get as far as a process; ``on`` tells the machine when it is done."""
-        self.reason = sentence if sentence.startswith(self.name) else f"{self.name}: {sentence}"
+        self._fail(sentence if sentence.startswith(self.name) else f"{self.name}: {sentence}")
         say(self.reason)
         self._remove_cgroup()
         self._unspawned = True
@@ -161,8 +174,12 @@ class Supervised:
             self.on(Event.EXECUTED)
         else:
             self._unusable = True
-            self.reason = failure.sentence
+            self._fail(failure.sentence)
             say(failure.sentence)
+
+    def _fail(self, sentence: str) -> None:
+        self.failures += 1
+        self.reason = sentence
 
     def _exited(self, _events: int) -> None:
         """The instance's PID 1 has ended; with it the kernel ends all of its PID namespace."""
@@ -232,7 +249,12 @@ class Supervised:
         ran = time.monotonic() - (self.machine.started or 0.0)
         ending = self._ending.sentence() if self._ending else "ended"
         line = self._streams[1].file.last_line()
-        self.reason = f"{self.name} {ending} after {ran:.1f} s{f'; its last line on stderr: {line}' if line else ''}"
+        last_line = f"; its last line on stderr: {line}" if line else ""
+        if self._ending and self._ending.code in self.group.normal_exit_codes:
+            self.on(Event.FINISH)
+            say(f"{self.name} {ending} after {ran:.1f} s{self._what_next()}")
+            return
+        self._fail(f"{self._overdue_sentence or f'{self.name} {ending} after {ran:.1f} s'}{last_line}")
         self.on(Event.EXIT)
         say(f"{self.reason}{self._what_next()}")
 
@@ -263,15 +285,12 @@ class Supervised:
 
     def _kill(self) -> None:
         if not self.machine.told:
-            self.reason = f"{self.name} was not ready after {self.group.policy.readiness_timeout:g} s"
-            say(f"{self.reason}; killing it")
+            self._overdue_sentence = f"{self.name} was not ready after {self.group.policy.readiness_timeout:g} s"
+            say(f"{self._overdue_sentence}; killing it")
         elif self.machine.executed:
             say(f"{self.name} has not ended by its stop signal; killing it")
         if self._cgroup is not None:
             self._cgroup.kill()
-
-    def _give_up(self) -> None:
-        self._gave_up(self)
 
     # What outsiders see.
 
@@ -289,14 +308,14 @@ class Supervised:
             "init": group.launch.init,
             "uid": group.launch.uid,
             "gid": group.launch.gid,
-            "generation": GENERATION,
+            "generation": self.generation,
             "started": self._started,
             "restarts": self.machine.restarts,
             "last_exit": self._last_exit._asdict() if self._last_exit else None,
             "cgroup": self._means.tree.path(group.sandbox, f"{group.process}.{self.index}"),
             "ports": [port.port for port in group.ports],
             "oom_kills": self._oom_kills,
-            "spec": group.spec,
+            "version": self.version,
         }
 
     def _write_state(self) -> None:
@@ -305,10 +324,17 @@ class Supervised:
         except OSError as error:
             say(f"{self.name}: cannot write its state file: {error}; `lithos ps` shows an older state")
 
+    def proven(self, soak: float) -> bool:
+        """Whether it serves, and has done so for ``soak`` seconds."""
+        served = self.machine.served
+        return self.machine.state is State.READY and served is not None and time.monotonic() >= served + soak
+
     def close(self) -> None:
-        """Let go of the logs; the instance must have ended."""
+        """Let go of the logs and forget the instance; it must have ended."""
+        self._means.loop.deadline(self, None, self._overdue)
         for stream in self._streams:
             stream.close()
+        self._means.state.forget(self.name)
 
 
 _DO: dict[Action, Callable[[Supervised], None]] = {
@@ -317,5 +343,5 @@ _DO: dict[Action, Callable[[Supervised], None]] = {
     Action.LEAVE_ROTATION: Supervised._nothing,
     Action.SEND_STOP_SIGNAL: Supervised._send_stop_signal,
     Action.KILL: Supervised._kill,
-    Action.GIVE_UP: Supervised._give_up,
+    Action.GIVE_UP: Supervised._nothing,
 }

@@ -71,7 +71,7 @@ def test_a_stop_signal_is_not_lost_however_early_it_comes(real_host: RealHost) -
 def test_an_unknown_command_is_answered(real_host: RealHost) -> None:
     running = real_host.start(real_host.container(executable="/bin/sleep", arguments=["1000"]))
     running.until_started()
-    assert running.ask("dance") == {"error": "unknown command 'dance': there are status and stop"}
+    assert running.ask("dance") == {"error": "unknown command 'dance': there are status, groups, reload, restart, scale, stop"}
     running.stop()
 
 
