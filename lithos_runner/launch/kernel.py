@@ -30,6 +30,7 @@ NR_move_mount = 429
 NR_clone3 = 435
 NR_close_range = 436
 NR_openat2 = 437
+NR_pidfd_getfd = 438
 NR_faccessat2 = 439
 NR_mount_setattr = 442
 
@@ -339,6 +340,7 @@ _dup3 = _function("dup3", _int, _int, _int)
 _fcntl = _function("fcntl", _int, _int)
 _fstat = _function("syscall", _long, _int, _pointer)
 _close_range = _function("syscall", _long, ctypes.c_uint, ctypes.c_uint, ctypes.c_uint)
+_pidfd_getfd = _function("syscall", _long, _int, _int, ctypes.c_uint)
 
 
 def dup2(source: int, target: int) -> Call:
@@ -364,6 +366,11 @@ def fstat(descriptor: int, buffer: ctypes.Array[ctypes.c_char]) -> Call:
 def close_range(first: int, last: int, flags: int) -> Call:
     """Close descriptors, or mark them close-on-exec with ``CLOSE_RANGE_CLOEXEC``; see close_range(2)."""
     return Call(_close_range, (NR_close_range, first, last, flags))
+
+
+def pidfd_getfd(pidfd: int, target: int) -> Call:
+    """Duplicate the descriptor ``target`` of another process, close-on-exec; see pidfd_getfd(2)."""
+    return Call(_pidfd_getfd, (NR_pidfd_getfd, pidfd, target, 0), f"descriptor {target}")
 
 
 # Users and privileges.

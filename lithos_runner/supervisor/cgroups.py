@@ -132,6 +132,10 @@ class Tree:
         skipped = {*self.not_enforced(limits)} - {*(self._missing(limits) if self.mode == ENFORCE else ())}
         return {file: text for file, text in limits.items() if file.partition(".")[0] not in skipped}
 
+    def open(self, sandbox: str, instance: str) -> cgroup.Group:
+        """Open the group of an instance that an earlier supervisor made. Raises cgroup.CgroupError."""
+        return cgroup.Group.open(self.hierarchy.path(self.path(sandbox, instance)))
+
     def instances(self, sandbox: str) -> list[str]:
         """Return the instances ("hello.0") of a sandbox that have a group, whoever made it."""
         return [name for name in self._sandboxes[sandbox].children() if name.rpartition(".")[2].isdecimal()]

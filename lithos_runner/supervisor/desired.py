@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from ..launch.spec import LaunchSpec
 from ..plan.instance import Policy
 from ..plan.rollout import Upgrade
 
+_T = TypeVar("_T")
 EVERYTHING = ""  # in `Desired.broken`: nothing at all could be read
 
 
@@ -124,13 +125,18 @@ def group_of(fields: dict[str, Any]) -> Group:
     """Return the group that ``plain_group`` made JSON of."""
     launch = fields["launch"]
     pairs = {key: tuple(tuple(pair) for pair in launch[key]) for key in ("environ", "sockets")}
-    return Group(
-        **{
-            **fields,
-            "launch": LaunchSpec(**{**launch, "arguments": tuple(launch["arguments"]), **pairs}),
-            "policy": Policy(**fields["policy"]),
-            "upgrade": Upgrade(**fields["upgrade"]),
-            "ports": tuple(Port(**port) for port in fields["ports"]),
-            "normal_exit_codes": tuple(fields["normal_exit_codes"]),
-        }
-    )
+    known = {
+        **fields,
+        "launch": _make(LaunchSpec, {**launch, "arguments": tuple(launch["arguments"]), **pairs}),
+        "policy": _make(Policy, fields["policy"]),
+        "upgrade": _make(Upgrade, fields["upgrade"]),
+        "ports": tuple(_make(Port, port) for port in fields["ports"]),
+        "normal_exit_codes": tuple(fields["normal_exit_codes"]),
+    }
+    return _make(Group, known)
+
+
+def _make(cls: type[_T], fields: dict[str, Any]) -> _T:
+    """Make a NamedTuple; what only another version of this program knows is left out."""
+    known: tuple[str, ...] = getattr(cls, "_fields", ())
+    return cls(**{name: value for name, value in fields.items() if name in known})

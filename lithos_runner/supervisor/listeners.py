@@ -42,6 +42,24 @@ class Listeners:
         self._sockets[port.host, port.port] = listen(port)
         self._watch(port)
 
+    def adopt(self, port: Port, descriptor: int) -> bool:
+        """Take over the socket of ``port`` from a duplicate that somebody else had; refuse any other file.
+
+        The descriptor is ours from here on, also when it is refused.
+        """
+        listener = socket.socket(fileno=descriptor)
+        right = (
+            listener.family in (socket.AF_INET, socket.AF_INET6)
+            and listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            and listener.getsockname()[:2] == (port.host, port.port)
+        )
+        if not right or (port.host, port.port) in self._sockets:
+            listener.close()
+            return bool(right)
+        self._sockets[port.host, port.port] = listener
+        self._watch(port)
+        return True
+
     def _watch(self, port: Port) -> None:
         # With no other event asked for, epoll reports only the hang-up: an application has shut the socket down.
         descriptor = self._sockets[port.host, port.port].fileno()

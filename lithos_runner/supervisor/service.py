@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, Self
 
 from ..plan import rollout
 from ..plan.instance import Event, State
 from ..plan.rollout import Goal, Kind, Slot
-from .desired import Group
+from .adoption import Survivor, take_descriptor
+from .desired import Group, group_of, plain_group
 from .messages import say
 from .supervised import Means, Supervised
 
@@ -32,6 +33,47 @@ class Service:
         self._means = means
         self._changed = changed
         self._retired = False
+
+    @classmethod
+    def restore(cls, record: dict[str, Any], means: Means, changed: Callable[[Service], None]) -> Self:
+        """Make the service that an earlier supervisor had, without its instances; see ``_remember``."""
+        service = cls(group_of(record["wanted"]), means, changed)
+        service.goal = group_of(record["goal"])
+        service.stable = group_of(record["stable"]) if record["stable"] else None
+        service.generation, service.reason = record["generation"], record["reason"]
+        return service
+
+    def begin(self) -> None:
+        """Start what has to run."""
+        self._remember()
+        self.advance()
+
+    def adopt(self, survivor: Survivor) -> None:
+        """Take over an instance that lives."""
+        record = survivor.record
+        known = {group.spec: group for group in (self.wanted, self.goal, self.stable) if group is not None}
+        group = known.get(record["version"], self.wanted)
+        for port in group.ports:
+            descriptor = take_descriptor(survivor, port.fd)
+            if descriptor is not None:
+                self._means.listeners.adopt(port, descriptor)
+        index = record["index"]
+        self.instances[index] = Supervised(
+            group, index, record["generation"], self._means, self._instance_changed, survivor
+        )
+
+    def _remember(self) -> None:
+        """Write down what a successor has to know."""
+        self._means.state.write_service(
+            self.name,
+            {
+                "wanted": plain_group(self.wanted),
+                "goal": plain_group(self.goal),
+                "stable": plain_group(self.stable) if self.stable else None,
+                "generation": self.generation,
+                "reason": self.reason,
+            },
+        )
 
     @property
     def name(self) -> str:
@@ -63,6 +105,7 @@ class Service:
         for instance in self.instances.values():
             if instance.version == group.spec:
                 instance.adjust(group)
+        self._remember()
         self._soon()
 
     def retry(self) -> None:
@@ -102,6 +145,7 @@ class Service:
     def _aim(self, group: Group) -> None:
         self.goal, self.reason = group, ""
         self.generation += 1
+        self._remember()
 
     # What happens.
 
@@ -163,6 +207,7 @@ class Service:
         if self.reason:
             say(f"{self.name}: rolled back to the version before: {self.reason}")
             self.goal = self.stable._replace(instances=self.wanted.instances)
+            self._remember()
 
     def _failure(self) -> str:
         """Why an instance of the goal's version has failed; "" when none has."""
@@ -170,9 +215,12 @@ class Service:
         return next((one.reason for one in failed), "")
 
     def _settle(self) -> None:
+        if self.stable is self.goal:
+            return
         if self.stable is not None and self.stable.spec != self.goal.spec:
             say(f"{self.name}: the new version serves on {self.goal.instances} instance(s)")
         self.stable = self.goal
+        self._remember()
 
     def _wait_for_soak(self) -> None:
         """Come back when the next instance has proven itself."""
@@ -198,6 +246,7 @@ class Service:
         for instance in self.instances.values():
             instance.close()
         self.instances.clear()
+        self._means.state.forget_service(self.name)
 
     # What outsiders see.
 

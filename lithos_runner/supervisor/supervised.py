@@ -16,6 +16,7 @@ from ..launch.spawn import Child, outcome
 from ..plan.instance import Action, Event, Instance, State
 from ..status import processes
 from ..status.store import StateDirectory
+from .adoption import Survivor
 from .cgroups import Tree
 from .desired import Group
 from .listeners import Listeners, ListenFailed
@@ -53,6 +54,8 @@ class Ending(NamedTuple):
             return "was killed: it used more memory than its limit allows"
         if self.signal is not None:
             return f"was killed by {processes.signal_name(self.signal)}"
+        if self.code is None:
+            return "ended, with an exit status unknown as an earlier supervisor had started it,"
         return f"exited with code {self.code}"
 
 
@@ -69,9 +72,18 @@ class Supervised:
     """An instance with its process, cgroup, logs and state file."""
 
     def __init__(
-        self, group: Group, index: int, generation: int, means: Means, changed: Callable[[Supervised], None]
+        self,
+        group: Group,
+        index: int,
+        generation: int,
+        means: Means,
+        changed: Callable[[Supervised], None],
+        survivor: Survivor | None = None,
     ) -> None:
-        """``generation`` counts the versions of the group; ``changed`` is called after everything that happens."""
+        """Nothing lives before ``on(START)``, unless there is a ``survivor`` to adopt.
+
+        ``generation`` counts the versions of the group; ``changed`` is called after everything that happens.
+        """
         self.group = group
         self.index = index
         self.generation = generation
@@ -93,12 +105,27 @@ class Supervised:
         self._last_exit: Ending | None = None
         self._oom_kills = 0  # of ended lives
         self._started: float | None = None  # seconds since the epoch
-        self._streams = [self._stream(kind) for kind in ("stdout", "stderr")]
+        self._streams = [self._stream(kind, keep=survivor is not None) for kind in ("stdout", "stderr")]
+        if survivor is not None:
+            self._adopt(survivor)
 
-    def _stream(self, kind: str) -> Stream:
-        leaf = f"{self.group.process}.{self.index}.{kind}"
-        fifo = os.path.join(self._means.fifo_directory, f"{self.group.sandbox}:{leaf}")
-        return Stream(fifo, os.path.join(self._means.log_directory, self.group.sandbox, leaf), self._means.loop, say)
+    def _stream(self, kind: str, *, keep: bool) -> Stream:
+        means, leaf = self._means, f"{self.group.process}.{self.index}.{kind}"
+        fifo = os.path.join(means.fifo_directory, f"{self.group.sandbox}:{leaf}")
+        return Stream(fifo, os.path.join(means.log_directory, self.group.sandbox, leaf), means.loop, say, keep=keep)
+
+    def _adopt(self, survivor: Survivor) -> None:
+        """Take over what an earlier supervisor has started."""
+        record = survivor.record
+        self.version, self.generation = record["version"], record["generation"]
+        self._child, self._cgroup = Child(survivor.pid, survivor.pidfd, -1, []), survivor.group
+        self._pid_start = processes.start_time(survivor.pid)
+        self._started, self._oom_kills = record["started"], record["oom_kills"]
+        self._last_exit = Ending(**record["last_exit"]) if record["last_exit"] else None
+        self.machine.restarts = record["restarts"]
+        self._means.loop.watch(survivor.pidfd, READABLE, self._exited)
+        for event in _SO_FAR.get(record["state"], (Event.ADOPT,)):
+            self.on(event)
 
     # What happens → the machine → what is done.
 
@@ -130,6 +157,8 @@ class Supervised:
 
     def _spawn(self) -> None:
         self._unusable, self._ending, self._overdue_sentence = False, None, ""
+        # A successor has to know of it, even if we are killed before the process has a number.
+        self._write_state()
         try:
             self._child = self._create()
         except (OSError, RootUnusable, ListenFailed) as error:
@@ -187,9 +216,13 @@ class Supervised:
         if child is None:
             return
         self._set_up(0)
-        result = os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED | os.WNOHANG)
-        if result is None:
-            return
+        try:
+            result = os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:  # an earlier supervisor's, so the kernel has told somebody else how it ended
+            result = None
+        else:
+            if result is None:
+                return
         self._means.loop.forget(child.pidfd)
         os.close(child.pidfd)
         self._child = None
@@ -197,7 +230,9 @@ class Supervised:
         self._settle()
 
     def _describe(self, result: Any) -> Ending:
-        if result.si_code != os.CLD_EXITED:
+        if result is None:
+            code, number = None, None
+        elif result.si_code != os.CLD_EXITED:
             code, number = None, result.si_status
         elif self.group.launch.init:
             code, number = init.exit_status(result.si_status)
@@ -337,6 +372,12 @@ class Supervised:
         self._means.state.forget(self.name)
 
 
+# What an adopted instance has been through, by the state in which its last supervisor saw it.
+_SO_FAR = {
+    State.READY.value: (Event.ADOPT, Event.READY),
+    State.DRAINING.value: (Event.ADOPT, Event.READY, Event.DRAIN),
+    State.STOPPING.value: (Event.ADOPT, Event.STOP),
+}
 _DO: dict[Action, Callable[[Supervised], None]] = {
     Action.SPAWN: Supervised._spawn,
     Action.ENTER_ROTATION: Supervised._nothing,

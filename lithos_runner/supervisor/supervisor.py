@@ -6,7 +6,7 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from ..launch.launcher import Launcher
 from ..plan.instance import State
 from ..status import names, store
 from . import loader
+from .adoption import survivors
 from .cgroups import ENFORCE, OFF, SLICE, Tree
 from .control import NAME as CONTROL
 from .control import Control
@@ -107,7 +108,6 @@ class Supervisor:
         host = self._host
         fifos = os.path.join(host.runtime, "fifo")
         for path in (fifos, host.mounts):
-            _remove_directory(path)
             os.makedirs(path, 0o700, exist_ok=True)
             stack.callback(_remove_directory, path)
         self._listeners = Listeners(self._loop, say)
@@ -131,6 +131,7 @@ class Supervisor:
 
     def start(self, desired: Desired) -> None:
         """Start everything and say where it is. Raises ListenFailed and cgroup.CgroupError with ``once``."""
+        self._adopt()
         if self._options.once:
             for group in desired.groups:
                 self._tree.check(group.limits)
@@ -145,6 +146,28 @@ class Supervisor:
             logs = os.path.join(self._host.log_directory, group.sandbox)
             say(f"{group.name}: {group.instances} instance(s){where}; logs in {logs}")
         notify(self._notify, "READY=1")
+
+    def _adopt(self) -> None:
+        """Take over what an earlier supervisor has left alive, with its sockets and where its roll-outs stood."""
+        for record in store.read_services(self._host.runtime):
+            with suppress(KeyError, TypeError):  # not ours, or of a version that wrote other records
+                service = Service.restore(record, self._means, self._service_changed)
+                self._services[service.name] = service
+        adopted = 0
+        for survivor in survivors(self._host.runtime, self._tree):
+            if survivor.service in self._services:
+                self._hold(survivor.record["sandbox"])
+                self._services[survivor.service].adopt(survivor)
+                adopted += 1
+        if adopted:
+            say(f"adopted {adopted} instance(s) of an earlier supervisor")
+        for service in self._services.values():
+            self._sweep(service.wanted, [f"{service.wanted.process}.{index}" for index in service.instances])
+
+    def _hold(self, sandbox: str) -> None:
+        if sandbox not in self._sandboxes:
+            self._tree.prepare(sandbox, {})
+            self._sandboxes.add(sandbox)
 
     def serve(self) -> None:
         """Handle events until everything has ended."""
@@ -254,10 +277,13 @@ class Supervisor:
     def _add(self, group: Group) -> None:
         self._sweep(group)
         service = self._services[group.name] = Service(group, self._means, self._service_changed)
-        service.advance()
+        service.begin()
 
-    def _sweep(self, group: Group) -> None:
-        left = [name for name in self._tree.instances(group.sandbox) if name.rpartition(".")[0] == group.process]
+    def _sweep(self, group: Group, kept: Collection[str] = ()) -> None:
+        """End what an earlier supervisor has left of a group and what cannot be adopted."""
+        self._hold(group.sandbox)
+        there = [name for name in self._tree.instances(group.sandbox) if name.rpartition(".")[0] == group.process]
+        left = [name for name in there if name not in kept]
         for instance in left:
             self._tree.sweep(group.sandbox, instance)
             self._state.forget(f"{group.sandbox}/{instance}")
