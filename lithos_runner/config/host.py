@@ -82,6 +82,8 @@ class Host:
     sandboxes: Mapping[str, SandboxServices]
     errors: tuple[Error, ...]
     broken: frozenset[str]
+    process_files: Mapping[str, str]
+    """Where the process file of each sandbox is, or will be."""
 
 
 def load_host(master_file: str, *, alternates: Mapping[str, str] | None = None) -> Host:
@@ -108,6 +110,7 @@ class _Reader:
         self.errors: list[Error] = []
         self.broken: set[str] = set()
         self.sandboxes: dict[str, Document[Sandbox]] = {}
+        self.process_files: dict[str, str] = {}
         self.meetings: list[Meeting] = []
         self.containers: dict[tuple[str, str, str], ContainerFile | ConfigErrors | OSError] = {}
         self.documents: dict[tuple[str, tuple[tuple[str, str], ...]], Document[Container]] = {}
@@ -164,7 +167,8 @@ class _Reader:
         if sandbox is None or not sandbox.is_sound(("config-file",)):
             return
         self.sandboxes[name] = sandbox
-        processes = self.processes(name, os.path.join(processes_dir, sandbox.value.config_file or f"{name}.yaml"))
+        self.process_files[name] = os.path.join(processes_dir, sandbox.value.config_file or f"{name}.yaml")
+        processes = self.processes(name, self.process_files[name])
         if processes is None:
             return
         before = len(self.meetings)
@@ -264,6 +268,7 @@ class _Reader:
             },
             errors=ConfigErrors(dict.fromkeys(self.errors)).errors,
             broken=frozenset(self.broken),
+            process_files=self.process_files,
         )
 
 

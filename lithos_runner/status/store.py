@@ -47,6 +47,11 @@ class AlreadyRunning(Exception):
         self.pid = pid
 
 
+def control_socket(runtime: str) -> str:
+    """Where the supervisor of `runtime` takes requests."""
+    return os.path.join(runtime, "control")
+
+
 def root() -> str:
     """The directory below which all supervisors of this host are found."""
     return os.environ.get("LITHOS_RUNTIME_DIR", DEFAULT_ROOT)

@@ -18,7 +18,6 @@ from ..status import names, store
 from . import loader
 from .adoption import survivors
 from .cgroups import ENFORCE, OFF, SLICE, Tree
-from .control import NAME as CONTROL
 from .control import Control
 from .desired import EVERYTHING, Desired, Group, Host, Refusal, plain_group
 from .listeners import Listeners, ListenFailed, address
@@ -119,7 +118,7 @@ class Supervisor:
         self._means = Means(
             self._loop, launcher, self._tree, self._listeners, self._state, stdin, fifos, host.log_directory
         )
-        control = Control(os.path.join(host.runtime, CONTROL), self._loop, self._answer)
+        control = Control(store.control_socket(host.runtime), self._loop, self._answer)
         stack.callback(control.close)
         stack.callback(self._close_services)
 
@@ -349,6 +348,7 @@ class Supervisor:
         services = self._services.values()
         return {
             "pid": os.getpid(),
+            "reloads": not self._options.once,
             "loads": self._loads,
             "faults": self._faults,
             "services": [service.snapshot() for service in services],
@@ -375,7 +375,7 @@ class Supervisor:
             indices = [index for index, one in service.instances.items() if names.matches(str(name), one.name)]
             if indices:
                 service.restart(indices)
-                return {"restarting": len(indices)}
+                return {"service": service.name, "restarting": len(indices)}
         raise _Wrong(f"there is no instance {name}")
 
     def _scale(self, request: dict[str, Any]) -> dict[str, Any]:
