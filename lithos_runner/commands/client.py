@@ -51,6 +51,7 @@ class Client(NamedTuple):
         one is rolled back or never serves.
         """
         progress = _Progress()
+        before = {one["name"]: one["generation"] for one in self.ask("status")["services"] if _FINAL.get(one["phase"])}
         while True:
             status = self.ask("status")
             services = [one for one in status["services"] if concerned(one)]
@@ -59,9 +60,10 @@ class Client(NamedTuple):
                 break
             time.sleep(_POLL)
         progress.end()
-        failed = [f"{one['name']} {_FINAL[one['phase']]}: {one['reason']}" for one in services if _FINAL[one["phase"]]]
+        # What had failed before anything was asked for is no answer to it.
+        failed = [one for one in services if _FINAL[one["phase"]] and before.get(one["name"]) != one["generation"]]
         if failed:
-            raise CommandError("; ".join(failed))
+            raise CommandError("; ".join(f"{one['name']} {_FINAL[one['phase']]}: {one['reason']}" for one in failed))
 
 
 # How a roll-out can end, and what is said of an end that nobody wanted.

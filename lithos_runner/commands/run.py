@@ -6,8 +6,7 @@ import argparse
 import os
 
 from . import CommandError
-from .scale import count
-from .supervise import add_limits, require_root, supervise
+from .supervise import add_limits, count, require_root, supervise
 
 HELP = "run one container file on this host, no other files needed"
 

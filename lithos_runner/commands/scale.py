@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
+from typing import TYPE_CHECKING
 
 from . import CommandError, client
+from .supervise import count
+
+if TYPE_CHECKING:
+    import argparse
 
 HELP = "change the number of instances of a process"
-
-MOST_INSTANCES = 10_000
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -21,13 +23,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "With `lithos tree` it writes N into the sandbox's process file, where it lasts; with `lithos run` it lasts "
         "until the supervisor ends."
     )
-
-
-def count(text: str) -> int:
-    """A number of instances."""
-    if not text.isdecimal() or int(text) > MOST_INSTANCES:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {MOST_INSTANCES}")
-    return int(text)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -9,10 +10,11 @@ from typing import TYPE_CHECKING
 from . import CommandError
 
 if TYPE_CHECKING:
-    import argparse
-
     from ..supervisor.loader import Request
     from ..supervisor.supervisor import Options
+
+
+MOST_INSTANCES = 10_000
 
 
 def add_limits(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +25,13 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
         help="enforce: a limit that this host cannot set is an error (default); available: set those it can and name "
         "the others; off: set none",
     )
+
+
+def count(text: str) -> int:
+    """A number of instances."""
+    if not text.isdecimal() or int(text) > MOST_INSTANCES:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {MOST_INSTANCES}")
+    return int(text)
 
 
 def require_root(command: str) -> None:

@@ -22,6 +22,7 @@ class Port(NamedTuple):
     backlog: int
     reuse_addr: bool
     non_block: bool
+    reuse_port: bool = False
 
     @property
     def name(self) -> str:

@@ -166,7 +166,7 @@ class Service:
             if kind is Kind.START:
                 self._start(index)
             else:
-                self.instances[index].on(Event.DRAIN)
+                self.instances[index].leave()
         settled = rollout.settled(goal, slots)
         if settled:
             self._settle()

@@ -149,6 +149,14 @@ class Supervised:
         self.group = group
         self.machine.policy = group.policy
 
+    def leave(self) -> None:
+        """End, with all the time that its connections may have.
+
+        Of a shared listener new connections come until the application itself stops accepting, at its stop signal.
+        """
+        steered = any(port.reuse_port for port in self.group.ports)
+        self.on(Event.DRAIN if steered else Event.STOP)
+
     def _overdue(self) -> None:
         self.on(Event.TIMEOUT)
 
@@ -349,6 +357,7 @@ class Supervised:
             "last_exit": self._last_exit._asdict() if self._last_exit else None,
             "cgroup": self._means.tree.path(group.sandbox, f"{group.process}.{self.index}"),
             "ports": [port.port for port in group.ports],
+            "image": "" if group.launch.root == "/" else group.launch.root,
             "oom_kills": self._oom_kills,
             "version": self.version,
         }

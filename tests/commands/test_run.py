@@ -31,7 +31,7 @@ SLEEP = {"executable": "/bin/sleep", "arguments": ["1000"]}
 
 INSTANCE = (
     *("name", "sandbox", "process", "index", "state", "pid", "uid", "gid", "generation", "started"),
-    *("restarts", "last_exit", "cgroup", "ports", "memory"),
+    *("restarts", "last_exit", "cgroup", "ports", "image", "memory"),
 )
 
 
@@ -82,6 +82,7 @@ def test_three_instances_share_a_port(real_host: RealHost) -> None:
             "last_exit": None,
             "cgroup": f"lithos.slice/run/{running.name}.{index}",
             "ports": [port],
+            "image": "",
         }
         assert {key: instance[key] for key in expected} == expected
         assert Path(f"/proc/{instance['pid']}/cmdline").read_bytes().split(b"\0")[1].endswith(b"hello.py")
