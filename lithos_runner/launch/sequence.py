@@ -7,6 +7,7 @@ and user, seccomp last); docs/design.md gives the reasons.
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ class Host(NamedTuple):
     seccomp: kernel.sock_fprog
     init: int
     oom_score_adj: int = 0  # the supervisor's own, which children inherit
+    fileno_limit: int = 0  # the supervisor's hard RLIMIT_NOFILE; beyond it a child needs privileges
 
 
 def survey(mount_point: str) -> Host:
@@ -52,6 +54,7 @@ def survey(mount_point: str) -> Host:
         seccomp=seccomp.assemble(),
         init=init.seal(init.find()),
         oom_score_adj=_oom_score_adj(),
+        fileno_limit=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
     )
 
 
@@ -101,6 +104,8 @@ def sequence(spec: LaunchSpec, host: Host, template: int, sources: Mapping[int, 
     image = spec.root != "/"
     check = [operations.CheckExecutable(spec.executable, spec.uid, image)] if spec.init or image else []
     exposed = [operations.ExposeToOomKiller()] if host.oom_score_adj else []
+    limit = [operations.LimitFiles(spec.fileno_limit)]
+    privileged = spec.fileno_limit > host.fileno_limit
     return [
         operations.ResetSignals(host.ignored_signals, unblock=not spec.init),
         *exposed,
@@ -109,10 +114,12 @@ def sequence(spec: LaunchSpec, host: Host, template: int, sources: Mapping[int, 
         operations.SetHostname(spec.hostname),
         operations.NewSession(),
         operations.PlaceDescriptors(plan),
-        operations.LimitFiles(spec.fileno_limit),
+        *(limit if privileged else []),
         operations.ChangeDirectory(spec.workdir),
         operations.DropRoot(spec.uid, spec.gid, host.last_capability),
         *check,
+        # Behind all that opens files: the numbers below a low limit may be those of the supervisor's descriptors.
+        *([] if privileged else limit),
         operations.RestrictSystemCalls(host.seccomp),
         operations.VerifyDescriptors(files),
         operations.Verify(spec.uid, spec.gid, host.last_capability),

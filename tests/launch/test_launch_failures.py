@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
@@ -112,6 +113,16 @@ def test_a_descriptor_above_the_supervisors_own_limit(stage: Stage, listener: so
             stage.run(SHELL, {soft + 1: listener.fileno()})
 
     _leave_nothing(stage, launch)
+
+
+@pytest.mark.parametrize("init", [True, False])
+def test_a_limit_below_the_supervisors_own_descriptors(stage: Stage, init: bool) -> None:
+    """Checking the program needs a descriptor, and all numbers that the application may use are taken."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(64):
+            stack.enter_context(open(os.devnull))
+        ended = stage.shell("ulimit -n", fileno_limit=16, init=init)
+    assert (ended.failure, ended.stdout) == (None, "16\n")
 
 
 # Which directory is missing, and what then cannot be done.

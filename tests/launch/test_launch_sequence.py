@@ -38,7 +38,7 @@ from lithos_runner.launch.preparation import (
 from lithos_runner.launch.spec import LaunchSpec
 
 TEMPLATE = 99
-HOST = sequence.Host("/mnt", (13, 25), 40, ("sys",), ("kcore",), None, kernel.sock_fprog(), 77)
+HOST = sequence.Host("/mnt", (13, 25), 40, ("sys",), ("kcore",), None, kernel.sock_fprog(), 77, fileno_limit=4096)
 SPEC = LaunchSpec("shop/web.0", "/bin/app", sockets=((3, "web"),))
 
 
@@ -57,7 +57,7 @@ ORDER = [
     (SetHostname, DropRoot, "so does the host name"),
     (Mount, ChangeDirectory, "the working directory may be in /tmp"),
     (PlaceDescriptors, LimitFiles, "descriptors are parked at numbers that the limit may not allow"),
-    (LimitFiles, DropRoot, "a limit above the hard one needs CAP_SYS_RESOURCE"),
+    (CheckExecutable, LimitFiles, "it opens files, at numbers that the limit may not allow"),
     (ChangeDirectory, DropRoot, "the working directory need not be readable for the user"),
     (DropRoot, CheckExecutable, "it is the user who must be able to execute"),
     (CheckExecutable, RestrictSystemCalls, "nothing of ours is worth an exception in the filter"),
@@ -83,6 +83,13 @@ def test_the_order(before: type, behind: type, why: str, uid: int, sources: dict
 @pytest.mark.parametrize("init", [True, False])
 def test_nothing_happens_between_verify_and_execute(init: bool, sources: dict[int, int]) -> None:
     assert kinds(sequence.sequence(SPEC._replace(init=init), HOST, TEMPLATE, sources))[-2:] == [Verify, Execute]
+
+
+def test_a_limit_beyond_the_supervisors_is_set_before_root_is_dropped(sources: dict[int, int]) -> None:
+    """It needs CAP_SYS_RESOURCE; and no descriptor of the supervisor is beyond it."""
+    found = kinds(sequence.sequence(SPEC._replace(fileno_limit=HOST.fileno_limit + 1), HOST, TEMPLATE, sources))
+    assert found.index(PlaceDescriptors) < found.index(LimitFiles) < found.index(DropRoot)
+    assert found.count(LimitFiles) == 1
 
 
 def test_root_is_dropped_in_the_right_order() -> None:
