@@ -80,12 +80,10 @@ def _plain(group: Group) -> dict[str, Any]:
 
 
 def _group(fields: dict[str, Any]) -> Group:
-    launch = fields["launch"]
-    pairs = {key: tuple(tuple(pair) for pair in launch[key]) for key in ("environ", "sockets")}
     return Group(
         **{
             **fields,
-            "launch": LaunchSpec(**{**launch, "arguments": tuple(launch["arguments"]), **pairs}),
+            "launch": LaunchSpec.decode(fields["launch"]),
             "policy": Policy(**fields["policy"]),
             "ports": tuple(Port(**port) for port in fields["ports"]),
         }

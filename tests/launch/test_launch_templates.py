@@ -12,6 +12,7 @@ from launch_stage import Stage
 import cgroup
 from lithos_runner.launch import kernel
 from lithos_runner.launch.launcher import Launcher
+from lithos_runner.launch.spec import Root
 
 Forked = Callable[[Callable[[], object]], None]
 
@@ -58,8 +59,8 @@ def test_a_template_is_made_once(
     prepared: list[str] = []
     original = Launcher._prepare
 
-    def count(launcher: Launcher, root: str) -> int:
-        prepared.append(root)
+    def count(launcher: Launcher, root: Root) -> int:
+        prepared.append(root.path)
         return original(launcher, root)
 
     monkeypatch.setattr(Launcher, "_prepare", count)
