@@ -211,6 +211,7 @@ _HINTS = {
     ("OpenOutput", errno.ELOOP): _OUTPUT,
     ("OpenOutput", errno.ENXIO): _OUTPUT,
     ("OpenOutput", errno.EINVAL): _OUTPUT,
+    ("OpenOutput", errno.EISDIR): _OUTPUT,
     ("ChangeDirectory", errno.ENOENT): "give `workdir` a directory that exists inside the instance",
 }
 _HINTS |= {("MountTmpfs", number): hint for (kind, number), hint in _HINTS.items() if kind == "AttachVolume"}

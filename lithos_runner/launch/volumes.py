@@ -42,7 +42,7 @@ def steps(spec: LaunchSpec, first: int, reserved: tuple[str, ...]) -> Steps:
     numbers = iter(range(first, first + held(spec)))
     volumes = [(volume, next(numbers)) for volume in sorted(spec.volumes, key=lambda volume: len(volume.target))]
     files = [(file, next(numbers)) for file in spec.etc]
-    state = [(volume, number) for volume, number in volumes if volume.kind == "state"]
+    state = sorted((pair for pair in volumes if pair[0].kind == "state"), key=lambda pair: len(pair[0].below))
     return Steps(
         before=[
             *(TakeDirectory(volume, number) for volume, number in volumes if volume.kind == "bind"),
