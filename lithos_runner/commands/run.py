@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         root=_directory(arguments.image),
         variables=dict(_assignment(text) for text in arguments.set),
     )
-    runtime = os.path.join(store.root(), f"{loader.RUN_SANDBOX}-{name}")
+    runtime = os.path.join(store.root(), f"{desired.RUN_SANDBOX}-{name}")
     host = desired.Host(
         runtime=runtime,
         mounts=os.path.join(runtime, "mnt"),

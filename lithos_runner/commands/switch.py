@@ -61,7 +61,8 @@ def process_file(master: str, sandbox: str) -> str:
 def replace(path: str, text: Callable[[], str], master: str, sandbox: str, origin: str | None = None) -> None:
     """Put a text in the place of the process file ``path`` if it is right; raises CommandError if not.
 
-    ``text`` is called when nobody else can change the file any more. It is there as a whole or not at all, and survives a power cut once this returns (fsync(2), rename(2)).
+    ``text`` is called when nobody else can change the file any more. The file is there as a whole
+    or not at all, and survives a power cut once this returns (fsync(2), rename(2)).
     """
     directory = os.path.dirname(path)
     try:

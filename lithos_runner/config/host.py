@@ -38,13 +38,12 @@ class Service:
     """
 
     sandbox: str
+    settings: Sandbox
     process: str
     entry: Process
     container: Container
-    root: str
-    """The directory of the image on the host."""
-    sources: Mapping[str, str]
-    """Mount point → directory of the host, for the volumes that show one."""
+    sources: Mapping[str, tuple[str, str]]
+    """Mount point → directory that the sandbox names and path below it, for the volumes that show one."""
     unix_paths: Mapping[str, str]
     """Key of `unix_sockets` → path on the host."""
 
@@ -52,6 +51,11 @@ class Service:
     def name(self) -> str:
         """`sandbox/process`."""
         return f"{self.sandbox}/{self.process}"
+
+    @property
+    def root(self) -> str:
+        """The directory of the image on the host."""
+        return os.path.join(self.settings.image_dir, self.entry.image)
 
     @property
     def instances(self) -> tuple[str, ...]:
@@ -84,6 +88,8 @@ class Host:
     broken: frozenset[str]
     process_files: Mapping[str, str]
     """Where the process file of each sandbox is, or will be."""
+    devfs: str
+    """The directory for /dev, if the master file names one."""
 
 
 def load_host(master_file: str, *, alternates: Mapping[str, str] | None = None) -> Host:
@@ -269,6 +275,7 @@ class _Reader:
             errors=ConfigErrors(dict.fromkeys(self.errors)).errors,
             broken=frozenset(self.broken),
             process_files=self.process_files,
+            devfs=master.value.devfs_dir if master is not None and ("devfs-dir",) in master.found else "",
         )
 
 
@@ -277,6 +284,7 @@ def _service(meeting: Meeting) -> Service:
     sources = {point: volume_source(volume, settings) for point, volume in container.volumes.items()}
     return Service(
         sandbox=meeting.sandbox_name,
+        settings=settings,
         process=meeting.name,
         entry=meeting.value,
         container=attrs.evolve(
@@ -285,7 +293,6 @@ def _service(meeting: Meeting) -> Service:
             group_id=settings.default_group if container.group_id is None else container.group_id,
             memory_limit=memory_of(meeting),
         ),
-        root=os.path.join(settings.image_dir, meeting.value.image),
         sources={point: source for point, source in sources.items() if source is not None},
         unix_paths={path: real for path, real in unix_paths(meeting).items() if real is not None},
     )

@@ -10,6 +10,7 @@ from ..plan.instance import Policy
 from ..plan.rollout import Upgrade
 
 _T = TypeVar("_T")
+RUN_SANDBOX = "run"  # of what `lithos run` starts
 EVERYTHING = ""  # in `Desired.broken`: nothing at all could be read
 
 
@@ -48,6 +49,7 @@ class Group(NamedTuple):
     ports: tuple[Port, ...]
     upgrade: Upgrade
     normal_exit_codes: tuple[int, ...]
+    restart_process_only: bool
     facts: dict[str, str]
     spec: str
 
@@ -124,11 +126,9 @@ def plain_group(group: Group) -> dict[str, Any]:
 
 def group_of(fields: dict[str, Any]) -> Group:
     """Return the group that ``plain_group`` made JSON of."""
-    launch = fields["launch"]
-    pairs = {key: tuple(tuple(pair) for pair in launch[key]) for key in ("environ", "sockets")}
     known = {
         **fields,
-        "launch": _make(LaunchSpec, {**launch, "arguments": tuple(launch["arguments"]), **pairs}),
+        "launch": LaunchSpec.decode(_known(LaunchSpec, fields["launch"])),
         "policy": _make(Policy, fields["policy"]),
         "upgrade": _make(Upgrade, fields["upgrade"]),
         "ports": tuple(_make(Port, port) for port in fields["ports"]),
@@ -138,6 +138,10 @@ def group_of(fields: dict[str, Any]) -> Group:
 
 
 def _make(cls: type[_T], fields: dict[str, Any]) -> _T:
-    """Make a NamedTuple; what only another version of this program knows is left out."""
+    return cls(**_known(cls, fields))
+
+
+def _known(cls: type, fields: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what only another version of this program knows: state files outlive an upgrade."""
     known: tuple[str, ...] = getattr(cls, "_fields", ())
-    return cls(**{name: value for name, value in fields.items() if name in known})
+    return {name: value for name, value in fields.items() if name in known}

@@ -12,18 +12,10 @@ import signal
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..launch.spec import NOBODY, LaunchSpec
-from ..plan.instance import Policy
-from ..plan.rollout import Upgrade
 from . import desired
 
 if TYPE_CHECKING:
-    from ..config import Host, Service
-    from ..config.container import Container
-    from ..config.sandbox import Sandbox
-
-RUN_SANDBOX = "run"
-RUN_STARTS = 5  # systemd's StartLimitBurst: so many starts may fail before the first success
+    from ..config import Host
 
 
 class Request(NamedTuple):
@@ -105,6 +97,7 @@ def main(argument: str) -> None:
 def _one_file(request: Request) -> desired.Desired:
     """Read and check the container file of `lithos run`."""
     from ..config import ConfigErrors, check_ownership, load_container
+    from . import translate
 
     try:
         if faults := check_ownership(request.file):
@@ -113,26 +106,16 @@ def _one_file(request: Request) -> desired.Desired:
     except ConfigErrors as errors:
         broken = frozenset({desired.EVERYTHING})
         return desired.Desired([], {}, str(errors).splitlines(), broken)
-    return desired.Desired([_run_group(container, request)], {RUN_SANDBOX: {}}, [])
-
-
-def _run_group(container: Container, request: Request) -> desired.Group:
-    instances = container.instances if request.instances is None else request.instances
-    about = _About(
-        sandbox=RUN_SANDBOX,
-        process=request.name,
-        instances=instances,
-        root=request.root,
-        config=request.file,
-        facts={"image": request.root},
-        max_starts=RUN_STARTS,
-    )
-    return group(container, about)
+    group = translate.run_group(container, request.file, request.name, request.root)
+    if request.instances is not None:
+        group = group._replace(instances=request.instances)
+    return desired.Desired([group], {group.sandbox: {}}, [])
 
 
 def _host(master_file: str) -> desired.Desired:
     """Read and check all four kinds of file."""
     from ..config import load_host
+    from . import translate
 
     host = load_host(master_file)
     broken = host.broken if host.master is not None else host.broken | {desired.EVERYTHING}
@@ -143,11 +126,11 @@ def _host(master_file: str) -> desired.Desired:
             if service.entry.kind != "Daemon":
                 continue
             try:
-                groups.append(service_group(service))
+                groups.append(translate.service_group(service, host.devfs))
             except OSError as error:  # the image went away meanwhile
                 broken |= {service.name}
                 faults.append(f"{service.root}: cannot use the image of {service.name}: {error.strerror}")
-    limits = {name: sandbox_limits(sandbox.settings) for name, sandbox in host.sandboxes.items()}
+    limits = {name: translate.sandbox_limits(sandbox.settings) for name, sandbox in host.sandboxes.items()}
     return desired.Desired(groups, limits, faults, broken, _settings(host))
 
 
@@ -162,129 +145,6 @@ def _settings(host: Host) -> desired.Host | None:
         cgroup_name=master.cgroup_name,
         controllers=master.cgroup_controllers,
     )
-
-
-def service_group(service: Service) -> desired.Group:
-    """Turn an entry of a process file into what the supervisor runs. Raises OSError when its image is gone."""
-    entry = service.entry
-    upgrade = Upgrade(entry.upgrade.max_surge, entry.upgrade.max_unavailable, entry.upgrade.warm_up, entry.upgrade.soak)
-    image = os.stat(service.root)
-    facts = {"image": entry.image, "config": entry.config}
-    # An image is replaced as a directory; what is changed inside of it shows only in its container file.
-    facts["image identity"] = f"{image.st_dev}:{image.st_ino}:{image.st_mtime_ns}"
-    facts |= {f"upgrade.{key.replace('_', '-')}": f"{value:g}" for key, value in upgrade._asdict().items()}
-    facts |= {f"volumes.{point} from": source for point, source in service.sources.items()}
-    about = _About(
-        sandbox=service.sandbox,
-        process=service.process,
-        instances=entry.instances,
-        root=service.root,
-        config=entry.config,
-        facts=facts,
-        upgrade=upgrade,
-    )
-    return group(service.container, about)
-
-
-class _About(NamedTuple):
-    """What a container file does not say about its process group."""
-
-    sandbox: str
-    process: str
-    instances: int
-    root: str
-    config: str
-    facts: dict[str, str]
-    upgrade: Upgrade = Upgrade()
-    max_starts: int | None = None
-
-
-def group(container: Container, about: _About) -> desired.Group:
-    """Turn a container file's values into what the supervisor runs."""
-    from ..config.facts import facts
-
-    ports = tuple(
-        desired.Port(port, entry.fd, entry.host, entry.listen_backlog, entry.reuse_addr, entry.set_non_block)
-        for port, entry in container.tcp_ports.items()
-    )
-    launch = LaunchSpec(
-        name="",
-        executable=container.executable,
-        arguments=container.arguments,
-        environ=tuple(container.environ.items()),
-        uid=NOBODY if container.user_id is None else container.user_id,
-        gid=NOBODY if container.group_id is None else container.group_id,
-        workdir=container.workdir,
-        root=about.root,
-        fileno_limit=container.fileno_limit,
-        init=container.init,
-        sockets=tuple((port.fd, port.name) for port in ports),
-        config=about.config,
-    )
-    policy = Policy(
-        restart_timeout=container.restart_timeout,
-        kill_timeout=container.kill_timeout,
-        drain_timeout=container.drain_timeout,
-        readiness_timeout=container.readiness_timeout,
-        max_starts=about.max_starts,
-    )
-    known = {**about.facts, **facts(container)}
-    return desired.Group(
-        sandbox=about.sandbox,
-        process=about.process,
-        instances=about.instances,
-        launch=launch,
-        policy=policy,
-        stop_signal=int(container.stop_signal),
-        limits=limits(container),
-        ports=ports,
-        upgrade=about.upgrade,
-        normal_exit_codes=container.normal_exit_codes,
-        facts=known,
-        spec=identity(known),
-    )
-
-
-LIVE = ("kill-timeout", "restart-timeout", "drain-timeout", "stop-signal", "readiness-timeout", "normal-exit-codes")
-
-
-def identity(facts: dict[str, str]) -> str:
-    import hashlib
-
-    lasting = sorted((k, v) for k, v in facts.items() if k not in LIVE and not k.startswith("upgrade."))
-    return hashlib.blake2b(json.dumps(lasting).encode(), digest_size=8).hexdigest()
-
-
-CPU_PERIOD = 100_000  # µs; the kernel's default in cpu.max
-DEFAULT_SHARES, DEFAULT_WEIGHT = 1024, 100  # lithos's and v1's default; cgroup v2's
-
-
-def limits(container: Container) -> dict[str, str]:
-    """Return which file of the instance's cgroup gets which text; what has its kernel default is left out."""
-    files: dict[str, str] = {}
-    if container.memory_limit is not None:
-        # An instance is one service: when one of its processes is killed, the rest is of no use.
-        files |= {"memory.oom.group": "1", "memory.max": str(container.memory_limit), "memory.swap.max": "0"}
-    if container.cpu_shares != DEFAULT_SHARES:
-        weight = round(container.cpu_shares * DEFAULT_WEIGHT / DEFAULT_SHARES)
-        files["cpu.weight"] = str(min(max(weight, 1), 10_000))
-    return files | _bounds(container.cpu_limit, container.pids_limit) | dict(container.cgroup)
-
-
-def _bounds(cpu_limit: float | None, pids_limit: int | None) -> dict[str, str]:
-    files: dict[str, str] = {}
-    if cpu_limit is not None:
-        files["cpu.max"] = f"{round(cpu_limit * CPU_PERIOD)} {CPU_PERIOD}"
-    if pids_limit is not None:
-        files["pids.max"] = str(pids_limit)
-    return files
-
-
-def sandbox_limits(sandbox: Sandbox) -> dict[str, str]:
-    """Return which file of the sandbox's cgroup gets which text, for all of its instances together."""
-    memory = sandbox.memory_limit
-    files = {} if memory is None else {"memory.max": str(memory), "memory.swap.max": "0"}
-    return files | _bounds(sandbox.cpu_limit, sandbox.pids_limit)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,14 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import cgroup
 
 from ..launch import init
 from ..launch.launcher import Launcher, RootUnusable
-from ..launch.spawn import Child, outcome
+from ..launch.spawn import Child, mount_namespace, outcome
 from ..plan.instance import Action, Event, Instance, State
 from ..status import processes
 from ..status.store import StateDirectory
@@ -97,6 +98,7 @@ class Supervised:
         self._child: Child | None = None
         self._pid_start: int | None = None
         self._cgroup: cgroup.Group | None = None
+        self._mounts: int | None = None  # the mount namespace of an earlier life
         self._status_open = False
         self._unspawned = False  # there was no process to fail
         self._unusable = False  # the set-up failed in the process
@@ -124,6 +126,7 @@ class Supervised:
         self._last_exit = Ending(**record["last_exit"]) if record["last_exit"] else None
         self.machine.restarts = record["restarts"]
         self._means.loop.watch(survivor.pidfd, READABLE, self._exited)
+        self._keep_mounts(self._child)
         for event in _SO_FAR.get(record["state"], (Event.ADOPT,)):
             self.on(event)
 
@@ -186,7 +189,7 @@ class Supervised:
         opened = [stream.open(launch.uid, launch.gid) for stream in self._streams]
         try:
             sources = {0: means.stdin, 1: opened[0], 2: opened[1], **means.listeners.descriptors(group.ports)}
-            return means.launcher.spawn(launch, self._cgroup.fd, sources)
+            return means.launcher.spawn(launch, self._cgroup.fd, sources, self._mounts)
         finally:
             for descriptor in opened:
                 os.close(descriptor)
@@ -208,11 +211,18 @@ class Supervised:
         self._means.loop.forget(child.status)
         os.close(child.status)
         if failure is None:
+            self._keep_mounts(child)
             self.on(Event.EXECUTED)
         else:
             self._unusable = True
             self._fail(failure.sentence)
             say(failure.sentence)
+
+    def _keep_mounts(self, child: Child) -> None:
+        """Hold what the instance has mounted for its next life, where only the process is to be started again."""
+        if self.group.restart_process_only and self._mounts is None:
+            with suppress(OSError):  # it has ended already; its next life begins with fresh mounts
+                self._mounts = mount_namespace(child)
 
     def _fail(self, sentence: str) -> None:
         self.failures += 1
@@ -357,7 +367,7 @@ class Supervised:
             "last_exit": self._last_exit._asdict() if self._last_exit else None,
             "cgroup": self._means.tree.path(group.sandbox, f"{group.process}.{self.index}"),
             "ports": [port.port for port in group.ports],
-            "image": "" if group.launch.root == "/" else group.launch.root,
+            "image": group.launch.file_system.path if group.launch.file_system.is_image else "",
             "oom_kills": self._oom_kills,
             "version": self.version,
         }
@@ -378,6 +388,8 @@ class Supervised:
         self._means.loop.deadline(self, None, self._overdue)
         for stream in self._streams:
             stream.close()
+        if self._mounts is not None:
+            os.close(self._mounts)
         self._means.state.forget(self.name)
 
 

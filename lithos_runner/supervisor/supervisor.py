@@ -301,6 +301,7 @@ class Supervisor:
                 self._services.pop(name).close()
         groups = [group for service in self._services.values() for group in service.groups()]
         self._listeners.keep(groups)
+        self._means.launcher.keep(group.launch for group in groups)
         used = {group.sandbox for group in groups}
         for sandbox in self._sandboxes - used - (self._sandboxes if self._stopping else set()):
             self._tree.discard(sandbox)

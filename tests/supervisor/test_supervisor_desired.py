@@ -44,6 +44,7 @@ GROUPS = st.builds(
     ports=st.lists(PORTS, max_size=3).map(tuple),
     upgrade=st.builds(Upgrade, NUMBERS, NUMBERS, SECONDS, SECONDS),
     normal_exit_codes=st.lists(NUMBERS, max_size=3).map(tuple),
+    restart_process_only=st.booleans(),
     facts=TEXTS,
     spec=TEXT,
 )

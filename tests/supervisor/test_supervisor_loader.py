@@ -10,7 +10,8 @@ import pytest
 from lithos_runner.config import load_container
 from lithos_runner.launch.spec import NOBODY
 from lithos_runner.supervisor.desired import Group, Refusal
-from lithos_runner.supervisor.loader import Request, limits, load
+from lithos_runner.supervisor.loader import Request, load
+from lithos_runner.supervisor.translate import limits
 
 if TYPE_CHECKING:
     from real_host import RealHost
@@ -88,8 +89,8 @@ def test_a_file_becomes_a_group(real_host: RealHost) -> None:
     assert launch.sockets == ((3, "tcp-8080"), (4, "tcp-8081"))
     assert (group.policy.restart_timeout, group.policy.kill_timeout) == (0.5, 7)
     assert [tuple(port) for port in group.ports] == [
-        (8080, 3, "0.0.0.0", 128, True, False),  # noqa: S104
-        (8081, 4, "::", 7, True, True),
+        (8080, 3, "0.0.0.0", 128, True, False, False),  # noqa: S104
+        (8081, 4, "::", 7, True, True, False),
     ]
 
 
