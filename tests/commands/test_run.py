@@ -61,7 +61,7 @@ def test_three_instances_share_a_port(real_host: RealHost) -> None:
     assert all(", user 65534, " in text for text in pages)
 
     (supervisor,) = json.loads(real_host.lithos("ps", "--json").stdout)["supervisors"]
-    assert list(supervisor) == ["pid", "config", "started", "instances"]
+    assert list(supervisor) == ["pid", "config", "started", "faults", "instances"]
     assert (supervisor["pid"], supervisor["config"]) == (running.pid, str(file))
     assert before < supervisor["started"] < time.time()
     assert len(supervisor["instances"]) == 3
