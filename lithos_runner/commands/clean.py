@@ -247,33 +247,41 @@ class Progress:
     def __init__(self, directory: str, report: Report) -> None:
         self._directory = directory
         self._report = report
-        self._title = ""
+        self._name = ""
         self._files = 0
         self._terminal = sys.stderr.isatty()
 
     def begin(self, name: str) -> None:
         """An image is being removed."""
-        self._title, self._files = _quoted(os.path.join(self._directory, name)), 0
-        self._show(f"deleting {self._title}")
+        self._name, self._files = name, 0
+        self._show()
 
     def removed(self) -> None:
         """One of its files and directories has been."""
         self._files += 1
         if self._files % _PROGRESS_EVERY == 0:
-            self._show(f"deleting {self._title}: {self._files:,} files")
+            self._show()
 
     def end(self, name: str, error: OSError | None) -> None:
         """It is gone, or cannot be removed."""
-        self._show("")
+        self._clear()
         path = _quoted(os.path.join(self._directory, name))
         if error is None:
             self._report.note(f"deleted {path}: {self._files:,} files")
         else:
             self._report.failure(f"cannot delete {path}: {error}{_hint(error)}")
 
-    def _show(self, line: str) -> None:
-        if self._terminal:  # "erase the line", console_codes(4)
-            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+    def _show(self) -> None:
+        self._clear()
+        if self._terminal:
+            line = f"lithos: deleted {self._files:,} files of {_quoted(self._name)}"
+            # A longer line could not be cleared.
+            columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+            print(line[: columns - 1], end="", file=sys.stderr, flush=True)
+
+    def _clear(self) -> None:
+        if self._terminal:
+            print(end="\r\x1b[K", file=sys.stderr, flush=True)  # ECMA-48 EL, console_codes(4)
 
 
 def _hint(error: OSError) -> str:

@@ -135,7 +135,9 @@ class Noted:
 
 
 class TestDelete:
-    def delete(self, images: ImageDirectory, *unused: str, look: Callable[[], frozenset[Identity]] = frozenset) -> Noted:
+    def delete(
+        self, images: ImageDirectory, *unused: str, look: Callable[[], frozenset[Identity]] = frozenset
+    ) -> Noted:
         noted = Noted()
         delete(images, [image for image in images.images() if image.name in unused], look, noted)
         return noted

@@ -44,7 +44,9 @@ def only(found: Survey) -> Directory:
 
 def doubts(etc: Etc, limits: Limits = WEEK) -> list[tuple[str, bool]]:
     """The doubts of the one directory, with paths as they are below the host's, and whether the files are to blame."""
-    return [(doubt.sentence.replace(f"{etc.directory}/", ""), doubt.in_files) for doubt in only(look(etc, limits)).doubts]
+    return [
+        (doubt.sentence.replace(f"{etc.directory}/", ""), doubt.in_files) for doubt in only(look(etc, limits)).doubts
+    ]
 
 
 class TestUsed:
