@@ -43,8 +43,8 @@ def delete(
         running = look_again()
         for hidden in [hidden for hidden, image in aside.items() if image.identity in running]:
             images.put_back(hidden, aside.pop(hidden).name)
-        for hidden in images.left_aside():
-            # One that could not be put back has a successor, and may still have users.
+        for hidden in dict.fromkeys((*aside, *images.left_aside())):
+            # One that could not be put back, as its name has a new owner, may still have users.
             if images.identity(hidden) not in running:
                 known = aside.pop(hidden, None)
                 _remove(images, hidden, known.name if known else hidden, observer)
