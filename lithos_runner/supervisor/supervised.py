@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import cgroup
@@ -21,7 +22,7 @@ from .desired import Group
 from .listeners import Listeners
 from .logs import Stream
 from .loop import PRIORITY, READABLE, Loop
-from .messages import say
+from .messages import ERROR, WARN, say
 
 GENERATION = 1
 _INIT_STARTS = 0.005  # seconds between two looks at an init that has only just been started
@@ -92,7 +93,8 @@ class Supervised:
     def _stream(self, kind: str) -> Stream:
         leaf = f"{self.group.process}.{self.index}.{kind}"
         fifo = os.path.join(self._means.fifo_directory, f"{self.group.sandbox}:{leaf}")
-        return Stream(fifo, os.path.join(self._means.log_directory, self.group.sandbox, leaf), self._means.loop, say)
+        path = os.path.join(self._means.log_directory, self.group.sandbox, leaf)
+        return Stream(fifo, path, self._means.loop, partial(say, level=WARN))
 
     # What happens → the machine → what is done.
 
@@ -101,7 +103,7 @@ class Supervised:
         before = self.machine.state
         for action in self.machine.on(event, time.monotonic()):
             if action is Action.COMPLAIN:
-                say(f"{self.name}: internal error: {event.value} while {before.value}; nothing is done about it")
+                say(f"{self.name}: internal error: {event.value} while {before.value}; nothing is done about it", ERROR)
             else:
                 _DO[action](self)
         self._means.loop.deadline(self, self.machine.deadline, self._overdue)
@@ -144,7 +146,7 @@ class Supervised:
     def _abandon(self, sentence: str) -> None:
         """Clean up after a start that did not get as far as a process; ``on`` tells the machine when it is done."""
         self.reason = sentence if sentence.startswith(self.name) else f"{self.name}: {sentence}"
-        say(self.reason)
+        say(self.reason, ERROR)
         self._remove_cgroup()
         self._unspawned = True
 
@@ -162,7 +164,7 @@ class Supervised:
         else:
             self._unusable = True
             self.reason = failure.sentence
-            say(failure.sentence)
+            say(failure.sentence, ERROR)
 
     def _exited(self, _events: int) -> None:
         """The instance's PID 1 has ended; with it the kernel ends all of its PID namespace."""
@@ -234,7 +236,7 @@ class Supervised:
         line = self._streams[1].file.last_line()
         self.reason = f"{self.name} {ending} after {ran:.1f} s{f'; its last line on stderr: {line}' if line else ''}"
         self.on(Event.EXIT)
-        say(f"{self.reason}{self._what_next()}")
+        say(f"{self.reason}{self._what_next()}", WARN)
 
     def _what_next(self) -> str:
         machine = self.machine
@@ -248,7 +250,7 @@ class Supervised:
             try:
                 group.remove()
             except OSError as error:
-                say(f"{self.name}: {error}; it is tried again before the next start")
+                say(f"{self.name}: {error}; it is tried again before the next start", WARN)
 
     def _send_stop_signal(self) -> None:
         child = self._child
@@ -264,9 +266,9 @@ class Supervised:
     def _kill(self) -> None:
         if not self.machine.told:
             self.reason = f"{self.name} was not ready after {self.group.policy.readiness_timeout:g} s"
-            say(f"{self.reason}; killing it")
+            say(f"{self.reason}; killing it", WARN)
         elif self.machine.executed:
-            say(f"{self.name} has not ended by its stop signal; killing it")
+            say(f"{self.name} has not ended by its stop signal; killing it", WARN)
         if self._cgroup is not None:
             self._cgroup.kill()
 
@@ -303,7 +305,7 @@ class Supervised:
         try:
             self._means.state.write_instance(self.snapshot())
         except OSError as error:
-            say(f"{self.name}: cannot write its state file: {error}; `lithos ps` shows an older state")
+            say(f"{self.name}: cannot write its state file: {error}; `lithos ps` shows an older state", WARN)
 
     def close(self) -> None:
         """Let go of the logs; the instance must have ended."""

@@ -7,6 +7,7 @@ import resource
 import signal
 import time
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import cgroup
@@ -21,7 +22,7 @@ from .control import Control
 from .desired import Group, Refusal
 from .listeners import Listeners, ListenFailed, address
 from .loop import Loop, Signals
-from .messages import say
+from .messages import ERROR, WARN, say
 from .notify import notify, take_address
 from .supervised import Means, Supervised
 
@@ -101,7 +102,7 @@ class Supervisor:
             for instance in left:
                 self._state.forget(f"{group.sandbox}/{instance}")
             if left:
-                say(f"{group.name}: ended {len(left)} instance(s) that an earlier supervisor left behind")
+                say(f"{group.name}: ended {len(left)} instance(s) that an earlier supervisor left behind", WARN)
 
     def _build(self, stack: ExitStack) -> None:
         options = self._options
@@ -110,7 +111,7 @@ class Supervisor:
             _remove_directory(path)
             os.mkdir(path, 0o700)
             stack.callback(_remove_directory, path)
-        listeners = Listeners(self._loop, say)
+        listeners = Listeners(self._loop, partial(say, level=WARN))
         stack.callback(listeners.close)
         listeners.open(self._groups)
         launcher = Launcher(directories["root"])
@@ -139,7 +140,7 @@ class Supervisor:
         options = self._options
         missing = self._missing()
         if missing:
-            say(f"limits are not enforced for: {', '.join(missing)} (--limits {options.limits})")
+            say(f"limits are not enforced for: {', '.join(missing)} (--limits {options.limits})", WARN)
         self._state.write_supervisor(
             {
                 "pid": os.getpid(),
@@ -181,7 +182,7 @@ class Supervisor:
         """End everything when a program has never worked: a person or a script waits for the answer."""
         group = [one for one in self._instances if one.group is instance.group]
         if any(one.machine.been_ready for one in group):
-            say(f"{instance.name}: given up after {instance.machine.restarts + 1} starts; the others go on")
+            say(f"{instance.name}: given up after {instance.machine.restarts + 1} starts; the others go on", ERROR)
             return
         if not self.fatal:
             starts = instance.machine.restarts + 1
