@@ -105,6 +105,37 @@ def load_host(master_file: str, *, alternates: Mapping[str, str] | None = None) 
     return reader.host(master)
 
 
+@attrs.frozen(kw_only=True)
+class SandboxEntries:
+    """The sandbox file of a name and its process file; None for one that is wrong, as is what depends on it."""
+
+    name: str
+    settings: Sandbox | None
+    entries: Mapping[str, Process] | None
+
+
+@attrs.frozen(kw_only=True)
+class HostEntries:
+    """The files of a host except for those inside images; with `errors`, what they concern is None."""
+
+    master: Master | None
+    sandboxes: tuple[SandboxEntries, ...]
+    errors: tuple[Error, ...]
+
+
+def load_entries(master_file: str) -> HostEntries:
+    """Read the master file, the sandbox files and their process files, and nothing inside an image.
+
+    This is for questions that must be answered also when an image is broken or not there. Ownership is checked as by
+    `load_host`; never raises for what the files hold.
+    """
+    reader = _EntryReader({})
+    master = reader.read(master_file, MASTER)
+    if master is not None:
+        reader.master(master)
+    return reader.result(master)
+
+
 class _Reader:
     """Goes through the files and collects what is right and what is wrong."""
 
@@ -277,6 +308,34 @@ class _Reader:
             process_files=self.process_files,
             devfs=master.value.devfs_dir if master is not None and ("devfs-dir",) in master.found else "",
         )
+
+
+class _EntryReader(_Reader):
+    """Stops at the images: an entry of a process file is only noted."""
+
+    def __init__(self, alternates: Mapping[str, str]) -> None:
+        super().__init__(alternates)
+        self.entries: dict[str, dict[str, Process]] = {}
+
+    def service(self, entry: Entry) -> None:
+        """Note the entry."""
+        self.entries.setdefault(entry.sandbox_name, {})[entry.name] = entry.value
+
+    def result(self, master: Document[Master] | None) -> HostEntries:
+        """What was read."""
+        names = sorted({*self.sandboxes, *self.broken})
+        return HostEntries(
+            master=master.value if master is not None and master.is_sound() else None,
+            sandboxes=tuple(map(self._entries, names)),
+            errors=ConfigErrors(dict.fromkeys(self.errors)).errors,
+        )
+
+    def _entries(self, name: str) -> SandboxEntries:
+        sandbox = self.sandboxes.get(name)
+        if sandbox is None or not sandbox.is_sound():
+            return SandboxEntries(name=name, settings=None, entries=None)
+        entries = None if name in self.broken else self.entries.get(name, {})
+        return SandboxEntries(name=name, settings=sandbox.value, entries=entries)
 
 
 def _service(meeting: Meeting) -> Service:

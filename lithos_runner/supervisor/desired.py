@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, TypeVar
 from ..launch.spec import LaunchSpec
 from ..plan.instance import Policy
 from ..plan.rollout import Upgrade
+from .messages import Logs
+from .messages import decode as decode_logs
 
 _T = TypeVar("_T")
 RUN_SANDBOX = "run"  # of what `lithos run` starts
@@ -67,6 +69,7 @@ class Host(NamedTuple):
     log_directory: str  # of what instances print
     cgroup_name: str | None  # None: instances have no limits
     controllers: tuple[str, ...]  # those to use; empty for all
+    logs: Logs | None = None  # where messages go beside stderr
 
 
 class Desired(NamedTuple):
@@ -74,6 +77,7 @@ class Desired(NamedTuple):
 
     ``sandboxes`` has the limits of each sandbox as a whole, as ``Group.limits``. ``broken`` names what ``faults``
     concern (`sandbox`, `sandbox/process`, or EVERYTHING); it is missing in ``groups``, and what runs of it goes on.
+    ``remarks`` are faults of nothing that runs, such as a history that cannot be written.
     """
 
     groups: list[Group]
@@ -81,6 +85,7 @@ class Desired(NamedTuple):
     faults: list[str]
     broken: frozenset[str] = frozenset()
     host: Host | None = None
+    remarks: tuple[str, ...] = ()
 
     def is_broken(self, group: Group) -> bool:
         """Whether a group that runs is missing only because its files are wrong."""
@@ -109,8 +114,14 @@ def decode(text: str) -> Desired:
         sandboxes=fields["sandboxes"],
         faults=fields["faults"],
         broken=frozenset(fields["broken"]),
-        host=host and Host(**{**host, "controllers": tuple(host["controllers"])}),
+        host=host and _host(host),
+        remarks=tuple(fields["remarks"]),
     )
+
+
+def _host(fields: dict[str, Any]) -> Host:
+    logs = fields["logs"]
+    return Host(**{**fields, "controllers": tuple(fields["controllers"]), "logs": logs and decode_logs(logs)})
 
 
 def plain_group(group: Group) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import desired
+from .messages import logs_of
 
 if TYPE_CHECKING:
     from ..config import Host
@@ -114,7 +115,7 @@ def _one_file(request: Request) -> desired.Desired:
 
 def _host(master_file: str) -> desired.Desired:
     """Read and check all four kinds of file."""
-    from ..config import load_host
+    from ..config import history, load_host
     from . import translate
 
     host = load_host(master_file)
@@ -131,7 +132,8 @@ def _host(master_file: str) -> desired.Desired:
                 broken |= {service.name}
                 faults.append(f"{service.root}: cannot use the image of {service.name}: {error.strerror}")
     limits = {name: translate.sandbox_limits(sandbox.settings) for name, sandbox in host.sandboxes.items()}
-    return desired.Desired(groups, limits, faults, broken, _settings(host))
+    remarks = () if host.master is None else tuple(history.record(host, host.master.config_log_dir))
+    return desired.Desired(groups, limits, faults, broken, _settings(host), remarks)
 
 
 def _settings(host: Host) -> desired.Host | None:
@@ -144,6 +146,7 @@ def _settings(host: Host) -> desired.Host | None:
         log_directory=master.stdio_log_dir,
         cgroup_name=master.cgroup_name,
         controllers=master.cgroup_controllers,
+        logs=logs_of(master, {name: sandbox.settings for name, sandbox in host.sandboxes.items()}),
     )
 
 

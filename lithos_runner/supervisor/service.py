@@ -16,7 +16,7 @@ from ..plan.instance import Event, State
 from ..plan.rollout import Goal, Kind, Slot
 from .adoption import Survivor, take_descriptor
 from .desired import Group, group_of, plain_group
-from .messages import say
+from .messages import ERROR, say
 from .supervised import Means, Supervised
 
 
@@ -205,7 +205,7 @@ class Service:
             return
         self.reason = self._failure()
         if self.reason:
-            say(f"{self.name}: rolled back to the version before: {self.reason}")
+            say(f"{self.name}: rolled back to the version before: {self.reason}", ERROR)
             self.goal = self.stable._replace(instances=self.wanted.instances)
             self._remember()
 

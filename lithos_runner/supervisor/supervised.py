@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import cgroup
@@ -23,7 +24,7 @@ from .desired import Group
 from .listeners import Listeners, ListenFailed
 from .logs import Stream
 from .loop import PRIORITY, READABLE, Loop
-from .messages import say
+from .messages import ERROR, WARN, say
 
 _INIT_STARTS = 0.005  # seconds between two looks at an init that has only just been started
 
@@ -114,7 +115,8 @@ class Supervised:
     def _stream(self, kind: str, *, keep: bool) -> Stream:
         means, leaf = self._means, f"{self.group.process}.{self.index}.{kind}"
         fifo = os.path.join(means.fifo_directory, f"{self.group.sandbox}:{leaf}")
-        return Stream(fifo, os.path.join(means.log_directory, self.group.sandbox, leaf), means.loop, say, keep=keep)
+        path = os.path.join(means.log_directory, self.group.sandbox, leaf)
+        return Stream(fifo, path, means.loop, partial(say, level=WARN), keep=keep)
 
     def _adopt(self, survivor: Survivor) -> None:
         """Take over what an earlier supervisor has started."""
@@ -137,7 +139,7 @@ class Supervised:
         before = self.machine.state
         for action in self.machine.on(event, time.monotonic()):
             if action is Action.COMPLAIN:
-                say(f"{self.name}: internal error: {event.value} while {before.value}; nothing is done about it")
+                say(f"{self.name}: internal error: {event.value} while {before.value}; nothing is done about it", ERROR)
             else:
                 _DO[action](self)
         self._means.loop.deadline(self, self.machine.deadline, self._overdue)
@@ -197,7 +199,7 @@ class Supervised:
     def _abandon(self, sentence: str) -> None:
         """Clean up after a start that did not get as far as a process; ``on`` tells the machine when it is done."""
         self._fail(sentence if sentence.startswith(self.name) else f"{self.name}: {sentence}")
-        say(self.reason)
+        say(self.reason, ERROR)
         self._remove_cgroup()
         self._unspawned = True
 
@@ -216,7 +218,7 @@ class Supervised:
         else:
             self._unusable = True
             self._fail(failure.sentence)
-            say(failure.sentence)
+            say(failure.sentence, ERROR)
 
     def _keep_mounts(self, child: Child) -> None:
         """Hold what the instance has mounted for its next life, where only the process is to be started again."""
@@ -309,7 +311,7 @@ class Supervised:
             return
         self._fail(f"{self._overdue_sentence or f'{self.name} {ending} after {ran:.1f} s'}{last_line}")
         self.on(Event.EXIT)
-        say(f"{self.reason}{self._what_next()}")
+        say(f"{self.reason}{self._what_next()}", WARN)
 
     def _what_next(self) -> str:
         machine = self.machine
@@ -323,7 +325,7 @@ class Supervised:
             try:
                 group.remove()
             except OSError as error:
-                say(f"{self.name}: {error}; it is tried again before the next start")
+                say(f"{self.name}: {error}; it is tried again before the next start", WARN)
 
     def _send_stop_signal(self) -> None:
         child = self._child
@@ -339,9 +341,9 @@ class Supervised:
     def _kill(self) -> None:
         if not self.machine.told:
             self._overdue_sentence = f"{self.name} was not ready after {self.group.policy.readiness_timeout:g} s"
-            say(f"{self._overdue_sentence}; killing it")
+            say(f"{self._overdue_sentence}; killing it", WARN)
         elif self.machine.executed:
-            say(f"{self.name} has not ended by its stop signal; killing it")
+            say(f"{self.name} has not ended by its stop signal; killing it", WARN)
         if self._cgroup is not None:
             self._cgroup.kill()
 
@@ -376,7 +378,7 @@ class Supervised:
         try:
             self._means.state.write_instance(self.snapshot())
         except OSError as error:
-            say(f"{self.name}: cannot write its state file: {error}; `lithos ps` shows an older state")
+            say(f"{self.name}: cannot write its state file: {error}; `lithos ps` shows an older state", WARN)
 
     def proven(self, soak: float) -> bool:
         """Whether it serves, and has done so for ``soak`` seconds."""

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Collection
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import cgroup
@@ -22,7 +23,7 @@ from .control import Control
 from .desired import EVERYTHING, Desired, Group, Host, Refusal, plain_group
 from .listeners import Listeners, ListenFailed, address
 from .loop import READABLE, Loop, Signals
-from .messages import say
+from .messages import ERROR, WARN, log_to, say
 from .notify import notify, take_address
 from .service import Service
 from .supervised import Means
@@ -109,7 +110,7 @@ class Supervisor:
         for path in (fifos, host.mounts):
             os.makedirs(path, 0o700, exist_ok=True)
             stack.callback(_remove_directory, path)
-        self._listeners = Listeners(self._loop, say)
+        self._listeners = Listeners(self._loop, partial(say, level=WARN))
         stack.callback(self._listeners.close)
         launcher = Launcher(host.mounts)
         stack.callback(launcher.close)
@@ -138,7 +139,7 @@ class Supervisor:
         self._take_in(desired)
         missing = sorted({name for group in desired.groups for name in self._tree.not_enforced(group.limits)})
         if missing:
-            say(f"limits are not enforced for: {', '.join(missing)} (--limits {self._tree.mode})")
+            say(f"limits are not enforced for: {', '.join(missing)} (--limits {self._tree.mode})", WARN)
         for group in desired.groups:
             ports = ", ".join(address(port) for port in group.ports)
             where = f" listening on {ports}" if ports else ""
@@ -239,10 +240,14 @@ class Supervisor:
     def _take_in(self, desired: Desired) -> None:
         """Go from what runs to what is configured now."""
         self._loads += 1
+        if desired.host is not None:
+            log_to(desired.host.logs)
         desired = self._with_sandboxes(desired)
         self._faults = desired.faults
         for fault in desired.faults:
-            say(f"not taken in: {fault}")
+            say(f"not taken in: {fault}", ERROR)
+        for remark in desired.remarks:
+            say(remark, WARN)
         self._retire({group.name for group in desired.groups}, desired)
         for group in desired.groups:
             if group.name in self._services:
@@ -287,7 +292,7 @@ class Supervisor:
             self._tree.sweep(group.sandbox, instance)
             self._state.forget(f"{group.sandbox}/{instance}")
         if left:
-            say(f"{group.name}: ended {len(left)} instance(s) that an earlier supervisor left behind")
+            say(f"{group.name}: ended {len(left)} instance(s) that an earlier supervisor left behind", WARN)
 
     def _service_changed(self, service: Service) -> None:
         self._tidy()
