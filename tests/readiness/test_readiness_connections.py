@@ -35,6 +35,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[tuple[int, Callable[[], tup
         yield listener.getsockname()[1], connect
 
 
+FIN_WAIT2 = 5  # linux/tcp_states.h
 Pair = tuple[int, "Callable[[], tuple[socket.socket, socket.socket]]"]
 
 
@@ -75,6 +76,7 @@ def test_a_server_that_has_said_all_waits_for_its_client(pair: Pair) -> None:
     client, server = connect()
     server.shutdown(socket.SHUT_WR)
     assert client.recv(1) == b""
+    until(lambda: server.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == FIN_WAIT2, "that is acknowledged")
     assert count(port) == 1
 
 

@@ -302,7 +302,7 @@ def test_an_address_in_the_file_system(tmp_path: Path) -> None:
 
 
 def test_it_ends_with_what_nobody_has_read() -> None:
-    """What is in the queue when we end is closed as carefully."""
+    """What is in the queue is closed as carefully, and the address is free as soon as that is done."""
     before = descriptors()
     receiver = Receiver(ADDRESS)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as speaker, open("/dev/null") as null:
@@ -310,5 +310,6 @@ def test_it_ends_with_what_nobody_has_read() -> None:
         for _ in range(2):
             socket.send_fds(speaker, [b"FDSTORE=1"], [null.fileno()])
     receiver.notifications.close()
+    Notifications(ADDRESS, receiver.loop, lambda *_: None).close()
     until(lambda: receiver.turn() == [] and len(descriptors()) == len(before) + 1, "only the loop is left")
     receiver.loop.close()

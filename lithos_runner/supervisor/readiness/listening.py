@@ -19,8 +19,9 @@ from typing import NamedTuple
 
 from . import connections, proc, threads
 
-MOST_OBJECTS = 4096  # threads and descriptors; some 30 ms at worst
+MOST_OBJECTS = 4096  # of one look, see proc.Budget
 MOST_FDINFO = 1 << 20  # bytes, of some 90 for each descriptor of an epoll set
+BYTES_OF_AN_OBJECT = 1024  # of fdinfo take as long as one object
 
 EPOLLONESHOT = 1 << 30
 EPOLLET = 1 << 31
@@ -65,7 +66,7 @@ def look(pids: Collection[int], sockets: Collection[int]) -> Look:
         for pid in pids:
             search.process(pid)
     except proc.TooMuch:
-        search.hidden(f"it has more than {MOST_OBJECTS} threads and descriptors to look at")
+        search.hidden("it has too many threads and descriptors to look at")
     except OSError as error:
         search.hidden(f"cannot read {error.filename}: {error.strerror}")
     return search.result()
@@ -114,32 +115,37 @@ class _Search:
     def _thread(self, thread: str, followed: set[int]) -> None:
         """Note what is behind the descriptors that a thread waits on; an epoll set may be in another one."""
         try:
-            waited = list(threads.waits_on(thread))
+            waited = list(threads.waits_on(thread, self._budget))
         except threads.Hidden as hidden:
             self.hidden(str(hidden))
             return
         while waited:
             descriptor = waited.pop()
+            self._budget.spend()
             if descriptor not in followed:
                 followed.add(descriptor)
-                self._budget.spend()
                 waited += self._behind(thread, descriptor)
 
     def _behind(self, thread: str, descriptor: int) -> Iterable[int]:
         target = proc.link(f"{thread}/fd/{descriptor}")
         if target == "anon_inode:[eventpoll]":
-            return self._epoll_set(_fdinfo(thread, descriptor))
+            return self._epoll_set(self._fdinfo(thread, descriptor))
         if target == "anon_inode:[io_uring]":
-            if accepts(_fdinfo(thread, descriptor)):
+            if accepts(self._fdinfo(thread, descriptor)):
                 self.hidden("an accept waits in an io_uring, and the kernel does not show on which socket")
         else:
             self._found(proc.socket_inode(target), Wait.WAITING)
         return ()
 
+    def _fdinfo(self, thread: str, descriptor: int) -> bytes:
+        text = proc.read(f"{thread}/fdinfo/{descriptor}", MOST_FDINFO)
+        self._budget.spend(len(text) // BYTES_OF_AN_OBJECT)
+        if len(text) == MOST_FDINFO:  # there is more, and each further look would make the kernel write all of it
+            raise proc.TooMuch
+        return text
+
     def _epoll_set(self, text: bytes) -> Iterator[int]:
         """Note our sockets in an epoll set; yield its descriptors that may be epoll sets themselves."""
-        if len(text) >= MOST_FDINFO:
-            self.hidden("it waits on an epoll set with more descriptors than are looked at")
         for inode in list(self._missing):
             for entry in entries(text, inode):
                 if entry.events & threads.READ_EVENTS:
@@ -168,10 +174,6 @@ class _Search:
         if self._hidden:
             self._waits.update(dict.fromkeys(self._missing, Wait.UNCLEAR))
         return Look(self._waits, self._why if Wait.UNCLEAR in self._waits.values() else "")
-
-
-def _fdinfo(thread: str, descriptor: int) -> bytes:
-    return proc.read(f"{thread}/fdinfo/{descriptor}", MOST_FDINFO)
 
 
 class Entry(NamedTuple):

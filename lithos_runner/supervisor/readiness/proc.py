@@ -13,14 +13,14 @@ class TooMuch(Exception):
 
 
 class Budget:
-    """How many more objects (threads, descriptors) may be looked at."""
+    """How much more may be looked at, in objects: a thread or a descriptor is one, and takes some 10 µs."""
 
     def __init__(self, objects: int) -> None:
         self._left = objects
 
-    def spend(self) -> None:
-        """Take one object; raises TooMuch when none is left."""
-        self._left -= 1
+    def spend(self, objects: int = 1) -> None:
+        """Take some objects; raises TooMuch when they are not left."""
+        self._left -= objects
         if self._left < 0:
             raise TooMuch
 

@@ -14,9 +14,10 @@ from typing import NamedTuple
 from . import proc
 
 READ_EVENTS = 0x41  # POLLIN | POLLRDNORM, the same bits for poll(2) and epoll(7)
-MOST_POLLED = 4096  # descriptors of one poll(2) or select(2) that are looked at
+MOST_POLLED = 1024  # descriptors of one poll(2) or select(2) that are looked at; FD_SETSIZE
 IORING_ENTER_REGISTERED_RING = 1 << 4
 _POLLFD = struct.Struct("iHH")  # struct pollfd of poll(2): fd, events, revents
+_BYTES_OF_AN_OBJECT = 256  # of a poll array take as long as one object
 _ADDRESSES = 1 << 63  # above are no addresses of programs
 
 
@@ -43,24 +44,24 @@ def parse(text: bytes) -> Call | None:
         return None
 
 
-def _first(_thread: str, arguments: tuple[int, ...]) -> Iterator[int]:
+def _first(_thread: str, arguments: tuple[int, ...], _budget: proc.Budget) -> Iterator[int]:
     yield arguments[0] & 0xFFFFFFFF
 
 
-def _ring(thread: str, arguments: tuple[int, ...]) -> Iterator[int]:
+def _ring(thread: str, arguments: tuple[int, ...], budget: proc.Budget) -> Iterator[int]:
     if arguments[3] & IORING_ENTER_REGISTERED_RING:  # then the first argument is no descriptor
         raise Hidden("a thread waits on a registered io_uring, which is not among its descriptors")
-    return _first(thread, arguments)
+    return _first(thread, arguments, budget)
 
 
-def _polled(thread: str, arguments: tuple[int, ...]) -> Iterator[int]:
+def _polled(thread: str, arguments: tuple[int, ...], budget: proc.Budget) -> Iterator[int]:
     count = min(arguments[1] & 0xFFFFFFFF, MOST_POLLED)
-    return polled(_memory(thread, arguments[0], count * _POLLFD.size))
+    return polled(_memory(thread, arguments[0], count * _POLLFD.size, budget))
 
 
-def _selected(thread: str, arguments: tuple[int, ...]) -> Iterator[int]:
+def _selected(thread: str, arguments: tuple[int, ...], budget: proc.Budget) -> Iterator[int]:
     count = min(arguments[0] & 0xFFFFFFFF, MOST_POLLED)
-    return selected(_memory(thread, arguments[1], (count + 7) // 8), count)
+    return selected(_memory(thread, arguments[1], (count + 7) // 8, budget), count)
 
 
 def polled(array: bytes) -> Iterator[int]:
@@ -78,13 +79,14 @@ def selected(bitmap: bytes, count: int) -> Iterator[int]:
             yield from (fd for fd in range(8 * index, min(8 * index + 8, count)) if byte >> (fd % 8) & 1)
 
 
-def _memory(thread: str, address: int, size: int) -> bytes:
-    """Read a thread's memory, b"" where it has none.
+def _memory(thread: str, address: int, size: int, budget: proc.Budget) -> bytes:
+    """Read a thread's memory, b"" where it has none. Raises TooMuch.
 
     Nothing the application does can make this wait: seccomp leaves it no userfaultfd(2), and no file system of its own.
     """
     if not 0 < address < _ADDRESSES:
         return b""
+    budget.spend(size // _BYTES_OF_AN_OBJECT)
     try:
         file = os.open(f"{thread}/mem", os.O_RDONLY | os.O_CLOEXEC)
     except proc.GONE:
@@ -97,7 +99,7 @@ def _memory(thread: str, address: int, size: int) -> bytes:
         os.close(file)
 
 
-_Reader = Callable[[str, tuple[int, ...]], Iterator[int]]
+_Reader = Callable[[str, tuple[int, ...], proc.Budget], Iterator[int]]
 # asm/unistd.h; (x86_64, aarch64), None where the architecture never had the call.
 _CALLS: dict[str, tuple[int | None, int | None, _Reader]] = {
     "accept": (43, 202, _first),
@@ -136,11 +138,11 @@ def supported() -> bool:
     return bool(_READERS)
 
 
-def waits_on(thread: str) -> Iterator[int]:
+def waits_on(thread: str, budget: proc.Budget) -> Iterator[int]:
     """Yield the descriptors that ``thread`` ("/proc/812/task/813") is blocked on to read from or accept from.
 
-    None when it runs, has gone, or waits for something else. Raises Hidden, and OSError when we may not look.
+    None when it runs, has gone, or waits for something else. Raises Hidden, TooMuch, and OSError when we may not look.
     """
     call = parse(proc.read(f"{thread}/syscall", 256))
     reader = _READERS.get(call.number) if call else None
-    return reader(thread, call.arguments) if call and reader else iter(())
+    return reader(thread, call.arguments, budget) if call and reader else iter(())
