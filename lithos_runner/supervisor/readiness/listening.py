@@ -76,7 +76,8 @@ def look_with_connections(pids: Collection[int], sockets: Mapping[int, int | Non
     """Look as ``look`` does, and for connections too; ``sockets`` maps inode numbers to local TCP ports.
 
     A busy server with one thread may never be seen to wait: there is always a next connection in the queue. One that
-    holds a connection of the socket's port has accepted it, so it serves. Costs another millisecond.
+    holds a connection of the socket's port has accepted it, so it serves. It takes a millisecond or more beyond
+    ``look``, as the kernel walks its table of all connections.
     """
     seen = look(pids, sockets)
     for inode, wait in seen.waits.items():
