@@ -52,7 +52,7 @@ class Event(Enum):
 
     START = "start"  # somebody wants it to run
     EXECUTED = "executed"  # the set-up is over, its own program runs
-    READY = "ready"  # it serves
+    READY = "ready"  # it can serve
     UNUSABLE = "unusable"  # the set-up failed before the program ran, and its process has ended
     EXIT = "exit"  # its process has ended and its cgroup is empty
     FINISH = "finish"  # the same, with an exit code that the configuration calls normal
@@ -60,7 +60,8 @@ class Event(Enum):
     DRAIN = "drain"  # stop it, but let it finish its connections first
     DRAINED = "drained"  # its last connection has ended
     STOP = "stop"  # stop it now and do not start it again
-    ADOPT = "adopt"  # its program, started by an earlier supervisor, lives; READY follows if it served there
+    ADOPT = "adopt"  # its program, started by an earlier supervisor, lives and has not served yet
+    RESUME = "resume"  # its program, started by an earlier supervisor, lives and served there
 
 
 class Action(Enum):
@@ -79,8 +80,8 @@ class Policy(NamedTuple):
     """What the configuration says about an instance's life; all times in seconds.
 
     ``alive_after``: a program that has run so long counts as ready; None: only a READY event makes it so.
-    ``max_starts`` bounds the starts in a row of an instance that is never ready; None tries for ever.
-    ``warm_up``: so long it is watched before it gets connections.
+    ``max_starts`` bounds the starts in a row of an instance that never serves; None tries for ever.
+    ``warm_up``: how long an instance that is ready is watched before it serves; 0 lets it serve at once.
     """
 
     restart_timeout: float = 1.0
@@ -115,9 +116,9 @@ class Instance:
         self.deadline: float | None = None
         self.backoff = Backoff(policy.restart_timeout)
         self.started: float | None = None  # of the present or last life
-        self.served: float | None = None  # when that life became ready
+        self.served: float | None = None  # when that life began to serve
         self.restarts = 0  # starts after the first one
-        self.been_ready = False  # in any life since somebody asked for a start
+        self.been_ready = False  # it served in any life since somebody asked for a start
         self.executed = False  # its own program runs, the set-up is over
         self.wanted = False  # start it again when it ends
         self.told = False  # it ends because it was told to
@@ -151,9 +152,15 @@ class Instance:
         return self.start(now)
 
     def adopt(self, now: float) -> list[Action]:
-        """Take over a program that runs; it has to show, or an earlier supervisor to have noted, that it serves."""
+        """Take over a program that runs; it has to show that it is ready, with all the time that a start has."""
         self._live(now)
         return self.execute(now)
+
+    def resume(self, now: float) -> list[Action]:
+        """Take over a program that serves; it was watched by an earlier supervisor, so it needs no warm-up."""
+        self._live(now)
+        self.executed = True
+        return self.serve(now)
 
     def want(self, now: float) -> list[Action]:
         """Start it again as soon as the process that is being ended has ended."""
@@ -174,7 +181,7 @@ class Instance:
         return self.kill(now)
 
     def warm(self, now: float) -> list[Action]:
-        """It is ready; it serves when it has stayed so for the warm-up."""
+        """It is ready; it serves at once, or when it has lived through the warm-up."""
         # Both come through different descriptors, so READY may be read before EXECUTED.
         self.executed = True
         if self.policy.warm_up:
@@ -182,20 +189,21 @@ class Instance:
         return self.serve(now)
 
     def serve(self, now: float) -> list[Action]:
-        """It serves."""
+        """It serves: let connections reach it."""
         self.been_ready = True
         self.served = now
         return self._enter(State.READY, None, Action.ENTER_ROTATION)
 
     def fail(self, now: float) -> list[Action]:
-        """It could not even be started: no use to try again when starts are counted and it has never been ready."""
+        """It could not even be started: no use to try again when starts are counted and it has never served."""
         if self.policy.max_starts is not None and not self.been_ready:
             return self._enter(State.FAILED, None, Action.GIVE_UP)
         return self.wait(now)
 
     def wait(self, now: float) -> list[Action]:
-        """Wait for the next start, or give up when it has never been ready in as many starts as it is allowed."""
-        # A life that never served counts from its end: by then a readiness-timeout exceeds most delays.
+        """Wait for the next start, or give up when it has never served in as many starts as it is allowed."""
+        # A life that never served, ended by the warm-up or before, counts from its end: a readiness-timeout, or a
+        # warm-up, exceeds most delays.
         since = now if self.served is None else self.served
         self.backoff = self.backoff.after(now - since)
         if self._hopeless():
@@ -204,7 +212,7 @@ class Instance:
         return self.start(now) if at <= now else self._enter(State.BACKOFF, at)
 
     def finish(self, now: float) -> list[Action]:
-        """It has done what it should: start it again, no sooner than restart-timeout after its last start."""
+        """It has done what it should: start it again, as soon as restart-timeout after its last start allows."""
         self.backoff = Backoff(self.policy.restart_timeout)
         at = (now if self.started is None else self.started) + max(self.backoff.delay, SHORTEST)
         return self.start(now) if at <= now else self._enter(State.BACKOFF, at)
@@ -273,20 +281,19 @@ class Instance:
 
 _I = Instance
 _Cell = Callable[[Instance, float], list[Action]]
-_Row = tuple[_Cell, _Cell, _Cell, _Cell, _Cell, _Cell, _Cell, _Cell, _Cell, _Cell, _Cell]
 # An application may say READY whenever it likes, and be heard after its end: no cell of that column is `never`.
 # fmt: off
-_ROWS: dict[State, _Row] = {
-    #                START      EXECUTED    READY      UNUSABLE   EXIT       FINISH     TIMEOUT    DRAIN      DRAINED    STOP       ADOPT
-    State.STOPPED:  (_I.begin,  _I.never,   _I.ignore, _I.never,  _I.never,  _I.never,  _I.never,  _I.ignore, _I.never,  _I.ignore, _I.adopt),
-    State.STARTING: (_I.ignore, _I.execute, _I.warm,   _I.fail,   _I.wait,   _I.finish, _I.decide, _I.abort,  _I.never,  _I.abort,  _I.never),
-    State.WARMING:  (_I.ignore, _I.ignore,  _I.ignore, _I.never,  _I.wait,   _I.finish, _I.serve,  _I.stop,   _I.never,  _I.stop,   _I.never),
-    State.READY:    (_I.ignore, _I.ignore,  _I.ignore, _I.never,  _I.lost,   _I.done,   _I.never,  _I.drain,  _I.never,  _I.retire, _I.never),
-    State.DRAINING: (_I.want,   _I.ignore,  _I.ignore, _I.never,  _I.ended,  _I.ended,  _I.signal, _I.forgo,  _I.signal, _I.stop,   _I.never),
-    State.STOPPING: (_I.want,   _I.ignore,  _I.ignore, _I.never,  _I.ended,  _I.ended,  _I.kill,   _I.forgo,  _I.ignore, _I.forgo,  _I.never),
-    State.KILLING:  (_I.want,   _I.ignore,  _I.ignore, _I.ended,  _I.ended,  _I.ended,  _I.never,  _I.forgo,  _I.ignore, _I.forgo,  _I.never),
-    State.BACKOFF:  (_I.begin,  _I.never,   _I.ignore, _I.never,  _I.never,  _I.never,  _I.start,  _I.forgo,  _I.never,  _I.forgo,  _I.never),
-    State.FAILED:   (_I.begin,  _I.never,   _I.ignore, _I.never,  _I.never,  _I.never,  _I.never,  _I.forgo,  _I.never,  _I.forgo,  _I.never),
+_ROWS: dict[State, tuple[_Cell, ...]] = {
+    #                START      EXECUTED    READY      UNUSABLE   EXIT       FINISH     TIMEOUT    DRAIN      DRAINED    STOP       ADOPT      RESUME
+    State.STOPPED:  (_I.begin,  _I.never,   _I.ignore, _I.never,  _I.never,  _I.never,  _I.never,  _I.ignore, _I.never,  _I.ignore, _I.adopt,  _I.resume),
+    State.STARTING: (_I.ignore, _I.execute, _I.warm,   _I.fail,   _I.wait,   _I.finish, _I.decide, _I.abort,  _I.never,  _I.abort,  _I.never,  _I.never),
+    State.WARMING:  (_I.ignore, _I.ignore,  _I.ignore, _I.never,  _I.wait,   _I.finish, _I.serve,  _I.stop,   _I.never,  _I.stop,   _I.never,  _I.never),
+    State.READY:    (_I.ignore, _I.ignore,  _I.ignore, _I.never,  _I.lost,   _I.done,   _I.never,  _I.drain,  _I.never,  _I.retire, _I.never,  _I.never),
+    State.DRAINING: (_I.want,   _I.ignore,  _I.ignore, _I.never,  _I.ended,  _I.ended,  _I.signal, _I.forgo,  _I.signal, _I.stop,   _I.never,  _I.never),
+    State.STOPPING: (_I.want,   _I.ignore,  _I.ignore, _I.never,  _I.ended,  _I.ended,  _I.kill,   _I.forgo,  _I.ignore, _I.forgo,  _I.never,  _I.never),
+    State.KILLING:  (_I.want,   _I.ignore,  _I.ignore, _I.ended,  _I.ended,  _I.ended,  _I.never,  _I.forgo,  _I.ignore, _I.forgo,  _I.never,  _I.never),
+    State.BACKOFF:  (_I.begin,  _I.never,   _I.ignore, _I.never,  _I.never,  _I.never,  _I.start,  _I.forgo,  _I.never,  _I.forgo,  _I.never,  _I.never),
+    State.FAILED:   (_I.begin,  _I.never,   _I.ignore, _I.never,  _I.never,  _I.never,  _I.never,  _I.forgo,  _I.never,  _I.forgo,  _I.never,  _I.never),
 }
 # fmt: on
 TABLE: dict[State, dict[Event, _Cell]] = {state: dict(zip(Event, cells, strict=True)) for state, cells in _ROWS.items()}

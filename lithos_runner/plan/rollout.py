@@ -3,18 +3,23 @@
 ``steps`` looks at the instances each time something has happened and answers with what may be done *now*; it
 remembers nothing, so a supervisor that takes over in the middle of a roll-out goes on where the last one stopped.
 
-A new version begins with one instance, the canary: beside the old ones (``max-surge``), in a place where nothing
-serves anyway, or else in the place of an old one (``max-unavailable``). When it has proven itself, old instances are
+A new version begins with one instance, the canary: in a place where nothing lives, else beside the old ones
+(``max_surge``), else in the place of an old one (``max_unavailable``). When it has proven itself, old instances are
 replaced in their places, index by index, and at last the surplus ones end. A roll-back is the same with the old
 version as the goal, and without a canary.
 
-At every moment no more than ``instances + max_surge`` instances are starting or serving, and none that serves is
-stopped unless ``instances - max_unavailable`` others do; the exception is what fails by itself.
+Three rules bound every answer; what fails by itself is the only exception:
+
+- What serves is stopped only while ``instances - max_unavailable`` others serve. An instance of a version that has
+  still to show what it is worth is not relied on before it has proven itself, so it never costs an old one.
+- No more than ``instances + max_surge`` instances are starting or serving.
+- Nothing is started at an index from ``instances + max_surge`` on, nor where something still lives. So what drains for
+  a long time takes no more memory than the roll-out was given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable
 from enum import Enum
 from typing import NamedTuple
 
@@ -22,7 +27,10 @@ from .instance import State
 
 
 class Upgrade(NamedTuple):
-    """The bounds of a roll-out, `upgrade` of a process file; times in seconds."""
+    """The bounds of a roll-out, `upgrade` of a process file; times in seconds.
+
+    With both ``max_surge`` and ``max_unavailable`` 0 nothing could be replaced; the configuration refuses that.
+    """
 
     max_surge: int = 1
     max_unavailable: int = 0
@@ -36,13 +44,13 @@ class Slot(NamedTuple):
     index: int  # type: ignore[assignment]  # hides tuple.index(), which has no use here
     version: str
     state: State
-    proven: bool = False  # it serves, and has done so for as long as ``soak`` asks
+    proven: bool = False  # it has been READY for as long as ``soak`` asks; counts only while it is READY
 
 
 class Goal(NamedTuple):
-    """What should run. ``fallback`` is the version that served before and is left alone while it starts.
+    """What should run. ``fallback`` is the version that served before: what starts of it is left alone for now.
 
-    ``trusted``: the version has served before, so it needs no canary.
+    ``trusted``: the version has served before, so it needs neither canary nor soak.
     """
 
     instances: int
@@ -66,113 +74,98 @@ class Step(NamedTuple):
     index: int  # type: ignore[assignment]
 
 
-_COMING = (State.STARTING, State.WARMING, State.BACKOFF)
 _GOING = (State.DRAINING, State.STOPPING, State.KILLING, State.STOPPED)
+_COUNTED = (State.STARTING, State.WARMING, State.BACKOFF, State.READY)  # starting, about to start again, or serving
 
 
 def steps(goal: Goal, slots: Collection[Slot]) -> list[Step]:
-    """Return what may be done now; nothing when something has to happen first, or when all is as it should be."""
-    return list(_Rollout(goal, slots).steps())
+    """Return what may be done now; nothing when something has to happen first, or when all is as it should be.
+
+    Indices of ``slots`` are unique. Asked again with its answer carried out, it has nothing to add.
+    """
+    return _Rollout(goal, slots).steps()
 
 
 def settled(goal: Goal, slots: Collection[Slot]) -> bool:
-    """Whether all is as it should be: every instance of the goal's version, proven, and no other."""
-    wanted = {slot.index for slot in slots if slot.version == goal.version and slot.proven}
-    return wanted == set(range(goal.instances)) and len(slots) == goal.instances
+    """Whether all is as it should be: the wanted number of instances, of the goal's version, proven, and no other."""
+    good = {slot.index for slot in slots if slot.version == goal.version and _serves(goal, slot)}
+    return len(slots) == len(good) and good == set(range(goal.instances))
+
+
+def _serves(goal: Goal, slot: Slot) -> bool:
+    """Whether clients may be left to it."""
+    return slot.state is State.READY and (slot.proven or goal.trusted or slot.version != goal.version)
 
 
 class _Rollout:
-    """The counts that the steps are taken by; each step changes them."""
+    """The answer as it grows, and the counts that bound it."""
 
     def __init__(self, goal: Goal, slots: Collection[Slot]) -> None:
         self.goal = goal
-        self.slots = sorted(slots)
-        self.new = [slot for slot in self.slots if slot.version == goal.version]
-        self.old = [slot for slot in self.slots if slot.version != goal.version and slot.state not in _GOING]
-        serving = [slot for slot in self.slots if self._serves(slot)]
-        coming = [slot for slot in self.slots if slot.state in _COMING or slot.state is State.READY]
-        # How many may be started, and how many of those that serve may be stopped.
-        self.room = goal.instances + goal.upgrade.max_surge - len(coming)
-        self.spare = len(serving) - (goal.instances - goal.upgrade.max_unavailable)
+        self.answer: list[Step] = []
+        self.taken = {slot.index for slot in slots}
+        self.going = {slot.index for slot in slots if slot.state in _GOING}
+        here = sorted((slot for slot in slots if slot.state not in _GOING), key=lambda slot: slot.index)
+        self.old = sorted((slot for slot in here if slot.version != goal.version), key=self._worth)
+        self.new = [slot for slot in here if slot.version == goal.version]
+        self.proven = goal.trusted or any(_serves(goal, slot) for slot in self.new)
+        # How many more may be starting or serving, and how many of those that serve may be stopped.
+        self.room = goal.instances + goal.upgrade.max_surge - sum(slot.state in _COUNTED for slot in here)
+        self.spare = sum(_serves(goal, slot) for slot in here) - (goal.instances - goal.upgrade.max_unavailable)
 
-    def _serves(self, slot: Slot) -> bool:
-        """Whether clients are served by it and may be left to it: a new instance has to prove itself first."""
-        return slot.state is State.READY and (slot.version != self.goal.version or slot.proven)
+    def _worth(self, slot: Slot) -> tuple[bool, bool, bool, int]:
+        """Sort by what is lost when it ends: least where nothing serves, most with the version that served before."""
+        ready, fallback = slot.state is State.READY, slot.version == self.goal.fallback
+        return ready, slot.index < self.goal.instances, fallback, slot.index
 
-    def steps(self) -> Iterator[Step]:
-        if not self.old:
-            yield from self._fill(self.goal.instances)
-            yield from self._remove_surplus()
-        elif self._proven():
-            yield from self._clear()
-            yield from self._fill(self.goal.instances)
-            yield from self._surge(self.goal.upgrade.max_surge)
-            yield from self._replace(self.spare)
-        elif not self.new:
-            yield from self._begin()
+    def steps(self) -> list[Step]:
+        if not self.proven:
+            self._stop(slot for slot in self.old if not self._is_kept(slot))
+        if self.proven or not self._left(self.old):
+            self._replace()
+        elif self.goal.instances and not self.new:
+            self._try()
+        return self.answer
 
-    def _proven(self) -> bool:
-        return self.goal.trusted or not self.goal.instances or any(slot.proven for slot in self.new)
+    def _is_kept(self, slot: Slot) -> bool:
+        """Whether an old instance stays until the new version has proven itself."""
+        comes_back = slot.version == self.goal.fallback and slot.state in _COUNTED
+        return slot.index < self.goal.instances and (slot.state is State.READY or comes_back)
 
-    def _begin(self) -> Iterator[Step]:
-        """Start the canary where it costs least."""
-        cleared = list(self._clear())
-        yield from cleared
-        started = list(self._fill(1)) or list(self._surge(min(1, self.goal.upgrade.max_surge)))
-        yield from started
-        if not started and not cleared and not self._going():
-            yield from self._replace(1)
+    def _try(self) -> None:
+        """Start the canary where it costs least, or make place for it."""
+        places = range(self.goal.instances + self.goal.upgrade.max_surge)
+        if not self._start(places, most=1) and self.going.isdisjoint(places):
+            self._stop(self._left(self.old)[:1])
+            self._start(places, most=1)  # when there was a place but no room
 
-    def _going(self) -> bool:
-        """Whether an instance is on its way out, whose place the canary can take."""
-        return any(slot.state in _GOING and slot.index < self.goal.instances for slot in self.slots)
+    def _replace(self) -> None:
+        """Stop what is not wanted, as far as it can be spared, and start what is missing."""
+        self._stop(self.old)
+        left = self._left(self.old)
+        if not left:
+            self._stop(slot for slot in self.new if slot.index >= self.goal.instances)
+        surge = min(self.goal.upgrade.max_surge, sum(slot.index < self.goal.instances for slot in left))
+        self._start(range(self.goal.instances + surge), most=self.room)
 
-    def _clear(self) -> Iterator[Step]:
-        """Stop the old ones that serve nobody."""
-        for slot in list(self.old):
-            starting = slot.state in (State.STARTING, State.WARMING)
-            if slot.state is not State.READY and not (starting and slot.version == self.goal.fallback):
-                self.room += slot.state in _COMING
-                self.old.remove(slot)
-                yield Step(Kind.STOP, slot.index)
+    def _left(self, slots: Iterable[Slot]) -> list[Slot]:
+        return [slot for slot in slots if slot.index not in self.going]
 
-    def _fill(self, most: int) -> Iterator[Step]:
-        """Start what is missing."""
-        taken = {slot.index for slot in self.slots}
-        missing = [index for index in range(self.goal.instances) if index not in taken]
-        yield from self._start(missing[:most])
+    def _stop(self, slots: Iterable[Slot]) -> None:
+        """Stop at once what does not serve, and what serves while it can be spared."""
+        for slot in self._left(slots):
+            cost = _serves(self.goal, slot)
+            # Who is ready but not proven has clients all the same; so it is not stopped while too few serve.
+            if slot.state is State.READY and self.spare < cost:
+                continue
+            self.spare -= cost
+            self.room += slot.state in _COUNTED
+            self.going.add(slot.index)
+            self.answer.append(Step(Kind.STOP, slot.index))
 
-    def _surge(self, most: int) -> Iterator[Step]:
-        """Start instances beyond the number that is wanted, while there are places in which old ones still serve."""
-        surplus = sum(slot.index >= self.goal.instances for slot in self.new)
-        places = sum(slot.index < self.goal.instances for slot in self.old)
-        wanted = max(0, min(most, places) - surplus)
-        taken = {slot.index for slot in self.slots}
-        last = self.goal.instances + len(taken) + wanted
-        free = [index for index in range(self.goal.instances, last) if index not in taken]
-        yield from self._start(free[:wanted])
-
-    def _start(self, indices: list[int]) -> Iterator[Step]:
-        for index in indices[: max(0, self.room)]:
-            self.room -= 1
-            yield Step(Kind.START, index)
-
-    def _replace(self, most: int) -> Iterator[Step]:
-        """Stop old ones that serve, as many as can be spared; first those whose place nobody needs."""
-        serving = [slot for slot in self.old if slot.state is State.READY]
-        serving.sort(key=lambda slot: (slot.index < self.goal.instances, slot.index))
-        yield from self._stop(serving[: max(0, most)])
-
-    def _remove_surplus(self) -> Iterator[Step]:
-        """Stop what is beyond the wanted number: at once what does not serve, the rest when it can be spared."""
-        surplus = [slot for slot in self.new if slot.index >= self.goal.instances and slot.state not in _GOING]
-        yield from (Step(Kind.STOP, slot.index) for slot in surplus if slot.state is not State.READY)
-        ready = [slot for slot in surplus if slot.state is State.READY]
-        # Those that have not proven themselves were not counted among the serving ones.
-        yield from (Step(Kind.STOP, slot.index) for slot in ready if not self._serves(slot))
-        yield from self._stop([slot for slot in reversed(ready) if self._serves(slot)])
-
-    def _stop(self, slots: list[Slot]) -> Iterator[Step]:
-        for slot in slots[: max(0, self.spare)]:
-            self.spare -= 1
-            yield Step(Kind.STOP, slot.index)
+    def _start(self, places: Iterable[int], most: int) -> bool:
+        """Start instances in free places as far as there is room; tell whether there was any."""
+        free = [index for index in places if index not in self.taken][: max(0, min(most, self.room))]
+        self.room -= len(free)
+        self.answer += [Step(Kind.START, index) for index in free]
+        return bool(free)
