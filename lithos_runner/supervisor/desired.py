@@ -10,19 +10,45 @@ from ..plan.instance import Policy
 
 
 class Port(NamedTuple):
-    """One entry of `tcp-ports`."""
+    """One socket that the application gets at the descriptor ``fd``; what its kind does not have keeps its default.
 
-    port: int
+    ``kind`` is "tcp", "udp" or "unix"; ``name`` is what the application finds in LISTEN_FDNAMES; ``path`` is that of a
+    UNIX socket on the host, with ``mode``, ``user`` and ``group``. With ``reuse_port`` every instance has a socket of
+    its own. ``ipv6_only`` false means that `::` takes IPv4, too.
+    """
+
+    kind: str
     fd: int
-    host: str
-    backlog: int
-    reuse_addr: bool
-    non_block: bool
+    name: str
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    backlog: int = 128
+    reuse_addr: bool = False
+    reuse_port: bool = False
+    ipv6_only: bool = False
+    non_block: bool = False
+    mode: int = 0o666
+    user: int = 0
+    group: int = 0
 
     @property
-    def name(self) -> str:
-        """What the application finds in LISTEN_FDNAMES."""
-        return f"tcp-{self.port}"
+    def identity(self) -> tuple[str, str, int]:
+        """What makes it the same socket for every process that names it, whatever its sandbox and its options."""
+        return self.kind, self.path or self.host, self.port
+
+    @property
+    def address(self) -> str:
+        """The address as people write it."""
+        if self.kind == "unix":
+            return self.path
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'udp ' if self.kind == 'udp' else ''}{host}:{self.port}"
+
+    @property
+    def fixed(self) -> Port:
+        """The port without what a living socket can change: a difference here takes new instances."""
+        return self._replace(backlog=0, reuse_addr=False, non_block=False, mode=0, user=0, group=0)
 
 
 class Group(NamedTuple):

@@ -16,6 +16,8 @@ from ..plan.instance import Policy
 from . import desired
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ..config.container import Container
 
 RUN_SANDBOX = "run"
@@ -83,10 +85,7 @@ def group(container: Container, request: Request) -> desired.Group:
     """Turn a container file's values into what the supervisor runs."""
     import hashlib
 
-    ports = tuple(
-        desired.Port(port, entry.fd, entry.host, entry.listen_backlog, entry.reuse_addr, entry.set_non_block)
-        for port, entry in container.tcp_ports.items()
-    )
+    opened = ports(container, {})
     launch = LaunchSpec(
         name="",
         executable=container.executable,
@@ -98,7 +97,7 @@ def group(container: Container, request: Request) -> desired.Group:
         root=request.root,
         fileno_limit=container.fileno_limit,
         init=container.init,
-        sockets=tuple((port.fd, port.name) for port in ports),
+        sockets=tuple((port.fd, port.name) for port in opened),
         config=request.file,
     )
     policy = Policy(
@@ -112,11 +111,55 @@ def group(container: Container, request: Request) -> desired.Group:
         policy=policy,
         stop_signal=int(container.stop_signal),
         limits=limits(container),
-        ports=ports,
+        ports=opened,
         spec="",
     )
-    identity = desired.encode([made._replace(instances=0)])
+    identity = desired.encode([made._replace(instances=0, ports=tuple(port.fixed for port in opened))])
     return made._replace(spec=hashlib.blake2b(identity.encode(), digest_size=8).hexdigest())
+
+
+def ports(container: Container, unix_paths: Mapping[str, str]) -> tuple[desired.Port, ...]:
+    """Return the sockets that a container file asks for; ``unix_paths`` are the host's paths of its `unix-sockets`."""
+    tcp = [
+        desired.Port(
+            *("tcp", entry.fd, entry.name or f"tcp-{port}", entry.host, port),
+            backlog=entry.listen_backlog,
+            reuse_addr=entry.reuse_addr,
+            reuse_port=entry.reuse_port,
+            ipv6_only=entry.ipv6_only,
+            non_block=entry.set_non_block,
+        )
+        for port, entry in container.tcp_ports.items()
+    ]
+    # Never SO_REUSEADDR: for datagrams it lets every user bind the port, too, and take what arrives (socket(7)).
+    udp = [
+        desired.Port(
+            *("udp", entry.fd, entry.name or f"udp-{port}", entry.host, port),
+            reuse_port=entry.reuse_port,
+            ipv6_only=entry.ipv6_only,
+            non_block=entry.set_non_block,
+        )
+        for port, entry in container.udp_ports.items()
+    ]
+    unix = [
+        desired.Port(
+            *("unix", entry.fd, entry.name or _socket_name(path)),
+            path=unix_paths[path],
+            backlog=entry.listen_backlog,
+            non_block=entry.set_non_block,
+            mode=entry.mode,
+            user=entry.user,
+            group=entry.group,
+        )
+        for path, entry in container.unix_sockets.items()
+    ]
+    return (*tcp, *udp, *unix)
+
+
+def _socket_name(path: str) -> str:
+    """Return a path's last component, without what LISTEN_FDNAMES cannot hold; see sd_listen_fds(3)."""
+    last = os.path.basename(path)[:255]
+    return "".join(c if c.isascii() and c.isprintable() and c != ":" else "_" for c in last)
 
 
 CPU_PERIOD = 100_000  # µs; the kernel's default in cpu.max

@@ -18,7 +18,7 @@ from ..status import processes
 from ..status.store import StateDirectory
 from .cgroups import Tree
 from .desired import Group
-from .listeners import Listeners
+from .listeners import Listeners, ListenFailed
 from .logs import Stream
 from .loop import PRIORITY, READABLE, Loop
 from .messages import say
@@ -113,14 +113,17 @@ class Supervised:
     def _overdue(self) -> None:
         self.on(Event.TIMEOUT)
 
-    def _nothing(self) -> None:
-        """One shared listener: the kernel gives connections to whoever waits for them."""
+    def _enter_rotation(self) -> None:
+        self._means.listeners.enter_rotation(self.group.ports, self.name)
+
+    def _leave_rotation(self) -> None:
+        self._means.listeners.leave_rotation(self.group.ports, self.name)
 
     def _spawn(self) -> None:
         self._unusable, self._ending = False, None
         try:
             self._child = self._create()
-        except (OSError, RootUnusable) as error:
+        except (OSError, RootUnusable, ListenFailed) as error:
             self._abandon(str(error))
             return
         self._started = time.time()
@@ -135,7 +138,8 @@ class Supervised:
         launch = group.launch.for_instance(self.name)
         opened = [stream.open(launch.uid, launch.gid) for stream in self._streams]
         try:
-            sources = {0: means.stdin, 1: opened[0], 2: opened[1], **means.listeners.descriptors(group.ports)}
+            sockets = means.listeners.descriptors(group.ports, self.name)
+            sources = {0: means.stdin, 1: opened[0], 2: opened[1], **sockets}
             return means.launcher.spawn(launch, self._cgroup.fd, sources)
         finally:
             for descriptor in opened:
@@ -294,7 +298,7 @@ class Supervised:
             "restarts": self.machine.restarts,
             "last_exit": self._last_exit._asdict() if self._last_exit else None,
             "cgroup": self._means.tree.path(group.sandbox, f"{group.process}.{self.index}"),
-            "ports": [port.port for port in group.ports],
+            "ports": [port.port for port in group.ports if port.port],
             "oom_kills": self._oom_kills,
             "spec": group.spec,
         }
@@ -313,8 +317,8 @@ class Supervised:
 
 _DO: dict[Action, Callable[[Supervised], None]] = {
     Action.SPAWN: Supervised._spawn,
-    Action.ENTER_ROTATION: Supervised._nothing,
-    Action.LEAVE_ROTATION: Supervised._nothing,
+    Action.ENTER_ROTATION: Supervised._enter_rotation,
+    Action.LEAVE_ROTATION: Supervised._leave_rotation,
     Action.SEND_STOP_SIGNAL: Supervised._send_stop_signal,
     Action.KILL: Supervised._kill,
     Action.GIVE_UP: Supervised._give_up,

@@ -19,7 +19,7 @@ from .cgroups import Tree
 from .control import NAME as CONTROL
 from .control import Control
 from .desired import Group, Refusal
-from .listeners import Listeners, ListenFailed, address
+from .listeners import Listeners, ListenFailed
 from .loop import Loop, Signals
 from .messages import say
 from .notify import notify, take_address
@@ -112,7 +112,7 @@ class Supervisor:
             stack.callback(_remove_directory, path)
         listeners = Listeners(self._loop, say)
         stack.callback(listeners.close)
-        listeners.open(self._groups)
+        listeners.open(port for group in self._groups for port in group.ports)
         launcher = Launcher(directories["root"])
         stack.callback(launcher.close)
         stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
@@ -153,7 +153,7 @@ class Supervisor:
         for instance in self._instances:
             instance.on(Event.START)
         for group in self._groups:
-            ports = ", ".join(address(port) for port in group.ports)
+            ports = ", ".join(port.address for port in group.ports)
             where = f" listening on {ports}" if ports else ""
             logs = os.path.join(options.log_directory, group.sandbox)
             say(f"{group.name}: {group.instances} instance(s){where}; logs in {logs}")
