@@ -252,7 +252,6 @@ class Container:
         "UDP ports to open for the application, see [below](#udp-ports).",
         default=attrs.Factory(dict),
         origin=RUNNER,
-        refused=Refused.BY_RUN,
     )
     unix_sockets: Mapping[str, UnixSocket] = key(
         UNIX_SOCKETS,

@@ -12,7 +12,7 @@ import attrs
 
 from .errors import quoted
 from .formats import one_of
-from .kinds import ListOf, MapOf, Record, Refused, Tagged, Text, key
+from .kinds import ListOf, MapOf, Record, Tagged, Text, key
 
 
 @attrs.frozen(kw_only=True)
@@ -24,7 +24,6 @@ class PortVariable:
         "`systemd`: listen on this port and hand the socket over in systemd's way, at descriptor 3 and up "
         "in the order of the names.",
         default=None,
-        refused=Refused.BY_RUN,
     )
 
     def check(self, value: str) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 import attrs
 
-from .errors import quoted
+from .errors import Path, quoted
 from .formats import ADDRESS, FLAG, GROUP, MODE, PLAIN_PATH, RUNNER, USER
-from .kinds import Integer, MapOf, Record, Refused, Text, key
+from .kinds import Found, Integer, MapOf, Record, Refused, Text, key
 
 _LOG = "descriptors 1 and 2 are the instance's log"
 _EPHEMERAL = "the kernel would pick another port at every start; name one between 1 and 65535"
@@ -24,6 +26,9 @@ _BACKLOG = Integer(minimum=1, maximum=(1 << 31) - 1)
 _BACKLOG_DOC = "Length of the accept queue for `listen(2)`; the kernel caps it at `net.core.somaxconn`."
 _NON_BLOCK_DOC = "Set `O_NONBLOCK` on the socket, for applications that expect it."
 _NAME_DOC = "Name of the socket in `LISTEN_FDNAMES`."
+_IPV6_ONLY_DOC = (
+    'For `host: "::"`: take IPv6 only. Without it the socket takes IPv4 too, whatever `net.ipv6.bindv6only` says.'
+)
 _REUSE_PORT_DOC = (
     "One socket per instance with `SO_REUSEPORT`: connections are spread evenly, each queue is drained alone."
 )
@@ -50,11 +55,12 @@ class TcpPort:
         FLAG, "Set `SO_REUSEADDR`, so that a restart need not wait for old connections.", default=True
     )
     set_non_block: bool = key(FLAG, _NON_BLOCK_DOC, default=False)
-    reuse_port: bool = key(FLAG, _REUSE_PORT_DOC, default=False, refused=Refused.BY_RUN)
+    reuse_port: bool = key(FLAG, _REUSE_PORT_DOC, default=False)
     external: bool = key(
         FLAG, "Listen in the host's network although the sandbox is bridged.", default=False, refused=Refused.BY_RUN
     )
-    name: str | None = key(_SOCKET_NAME, _NAME_DOC, default=None, origin=RUNNER, refused=Refused.BY_RUN)
+    ipv6_only: bool = key(FLAG, _IPV6_ONLY_DOC, default=False, origin=RUNNER)
+    name: str | None = key(_SOCKET_NAME, _NAME_DOC, default=None, origin=RUNNER)
 
 
 @attrs.frozen(kw_only=True)
@@ -66,8 +72,13 @@ class UdpPort:
     set_non_block: bool = key(FLAG, _NON_BLOCK_DOC, default=False, origin=RUNNER)
     reuse_port: bool = key(FLAG, "One socket per instance with `SO_REUSEPORT`.", default=False, origin=RUNNER)
     external: bool = key(
-        FLAG, "Bind in the host's network although the sandbox is bridged.", default=False, origin=RUNNER
+        FLAG,
+        "Bind in the host's network although the sandbox is bridged.",
+        default=False,
+        origin=RUNNER,
+        refused=Refused.BY_RUN,
     )
+    ipv6_only: bool = key(FLAG, _IPV6_ONLY_DOC, default=False, origin=RUNNER)
     name: str | None = key(_SOCKET_NAME, _NAME_DOC, default=None, origin=RUNNER)
 
 
@@ -84,6 +95,14 @@ class UnixSocket:
     name: str | None = key(_SOCKET_NAME, _NAME_DOC, default=None, origin=RUNNER)
 
 
-TCP_PORTS = MapOf(PORT, Record(TcpPort, "TCP port"))
-UDP_PORTS = MapOf(PORT, Record(UdpPort, "UDP port"))
+def _one_family(found: Mapping[Path, Found]) -> Iterator[tuple[Path, str]]:
+    """Any other address than "::" has one family in any case."""
+    only, host = found.get(("ipv6-only",)), found.get(("host",))
+    address = _ANY_HOST if host is None else host.value
+    if only is not None and only.value and address not in ("::", None):
+        yield ("ipv6-only",), f'is about host "::", but host is {address}: remove one of the two'
+
+
+TCP_PORTS = MapOf(PORT, Record(TcpPort, "TCP port", checks=(_one_family,)))
+UDP_PORTS = MapOf(PORT, Record(UdpPort, "UDP port", checks=(_one_family,)))
 UNIX_SOCKETS = MapOf(PLAIN_PATH, Record(UnixSocket, "UNIX socket"))

@@ -13,7 +13,7 @@ from typing import Any, assert_never
 
 import attrs
 
-from . import container, declarations, id_map, master, ports, process, sandbox, volumes
+from . import container, id_map, master, ports, process, sandbox, volumes
 from .kinds import Flag, Integer, Key, Kind, ListOf, MapOf, Number, Record, Refused, Tagged, Text, keys
 
 _TABLE = re.compile(r"(<!-- table: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -111,7 +111,7 @@ _TABLES = {
     "process-refused": refused(process.Process),
     "upgrade": table(process.Upgrade),
     "container": table(container.Container),
-    "container-refused": refused(container.Container, ports.TcpPort, declarations.PortVariable),
+    "container-refused": refused(container.Container, ports.TcpPort, ports.UdpPort),
     "tcp-ports": table(ports.TcpPort),
     "udp-ports": table(ports.UdpPort),
     "unix-sockets": table(ports.UnixSocket),

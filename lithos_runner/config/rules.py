@@ -212,6 +212,8 @@ class Address(NamedTuple):
     port: int
     meeting: Meeting
     path: Path
+    ipv6_only: bool = False
+    reuse_port: bool = False
 
     def __str__(self) -> str:
         if self.protocol == "unix":
@@ -221,9 +223,21 @@ class Address(NamedTuple):
 
     def overlaps(self, other: Address) -> bool:
         """Whether the kernel would refuse to open both (EADDRINUSE, bind(2)) although they are two."""
-        wildcards = {"0.0.0.0", "::"} & {self.host, other.host}  # noqa: S104 - to be compared
-        same_family = (":" in self.host) == (":" in other.host)
-        return self.host != other.host and bool(wildcards) and (same_family or "::" in wildcards)
+        return self.host != other.host and (self._takes(other) or other._takes(self))
+
+    def _takes(self, other: Address) -> bool:
+        """Whether connections to the other's host would arrive here."""
+        if self.host == "::":
+            return ":" in other.host or not self.ipv6_only
+        return self.host == "0.0.0.0" and ":" not in other.host  # noqa: S104 - to be compared
+
+    def differences(self, other: Address) -> str:
+        """The keys that differ although one address has one value of them."""
+        return " and ".join(
+            name.replace("_", "-")
+            for name in ("reuse_port", "ipv6_only")
+            if getattr(self, name) != getattr(other, name)
+        )
 
     @property
     def place(self) -> Place:
@@ -246,7 +260,8 @@ def addresses(meeting: Meeting) -> Iterator[Address]:
     for protocol, key, ports in protocols:
         for port, entry in ports.items():
             if entry.external or not bridged:
-                yield Address(protocol, entry.host, port, meeting, paths.get((key, port), (key,)))
+                where = paths.get((key, port), (key,))
+                yield Address(protocol, entry.host, port, meeting, where, entry.ipv6_only, entry.reuse_port)
     for virtual, path in unix_paths(meeting).items():
         if path is not None:
             yield Address("unix", path, 0, meeting, paths["unix-sockets", virtual])
@@ -274,6 +289,8 @@ def _clash(address: Address, other: Address) -> str:
         return f"{address.meeting.full_name} wants {address}, which belongs to another sandbox: {where}"
     if address.protocol != "unix" and address.overlaps(other):
         return f"{address.meeting.full_name} wants {address}, which cannot be open beside {other} of {where}"
+    if address.host == other.host and (keys := address.differences(other)):
+        return f"{address.meeting.full_name} shares {address} with {where}: {keys} must be the same"
     return ""
 
 

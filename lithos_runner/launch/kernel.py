@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 # asm/unistd.h; calls since Linux 5.1 have the same number on every architecture (asm-generic/unistd.h 424+).
 _MACHINE = os.uname().machine
 _NUMBERS = {
-    "x86_64": {"fstat": 5, "rt_sigaction": 13, "getcwd": 79, "pivot_root": 155, "execveat": 322},
-    "aarch64": {"fstat": 80, "rt_sigaction": 134, "getcwd": 17, "pivot_root": 41, "execveat": 281},
+    "x86_64": {"fstat": 5, "rt_sigaction": 13, "getcwd": 79, "pivot_root": 155, "bpf": 321, "execveat": 322},
+    "aarch64": {"fstat": 80, "rt_sigaction": 134, "getcwd": 17, "pivot_root": 41, "bpf": 280, "execveat": 281},
 }
 _NUMBER = _NUMBERS.get(_MACHINE, dict.fromkeys(_NUMBERS["x86_64"], -1))
 ELF_MACHINE = {"x86_64": b"\x3e\0", "aarch64": b"\xb7\0"}.get(_MACHINE, b"")  # e_machine of elf.h
@@ -363,6 +363,7 @@ _ioctl = _function("ioctl", _int, _unsigned, _int)
 _fstat = _function("syscall", _long, _int, _pointer)
 _close_range = _function("syscall", _long, ctypes.c_uint, ctypes.c_uint, ctypes.c_uint)
 _pidfd_getfd = _function("syscall", _long, _int, _int, ctypes.c_uint)
+_connect = _function("connect", _int, _string, ctypes.c_uint)
 
 
 def dup2(source: int, target: int) -> Call:
@@ -398,6 +399,21 @@ def close_range(first: int, last: int, flags: int) -> Call:
 def pidfd_getfd(pidfd: int, target: int) -> Call:
     """Duplicate the descriptor ``target`` of another process, close-on-exec; see pidfd_getfd(2)."""
     return Call(_pidfd_getfd, (NR_pidfd_getfd, pidfd, target, 0), f"descriptor {target}")
+
+
+def connect(descriptor: int, address: bytes) -> Call:
+    """Connect, or with a ``struct sockaddr`` of AF_UNSPEC disconnect, which Python cannot say; see connect(2)."""
+    return Call(_connect, (descriptor, address, len(address)))
+
+
+# Steering of connections.
+
+_bpf = _function("syscall", _long, _int, _pointer, ctypes.c_uint)
+
+
+def bpf(command: int, attributes: ctypes.Array[ctypes.c_char], what: str = "") -> Call:
+    """Operate on an eBPF map or program; ``attributes`` begin as ``union bpf_attr`` does; see bpf(2)."""
+    return Call(_bpf, (_NUMBER["bpf"], command, ctypes.byref(attributes), len(attributes)), what)
 
 
 # Users and privileges.

@@ -81,7 +81,8 @@ class LaunchSpec(NamedTuple):
 
     ``root``, ``image``, ``identity`` and ``devfs`` are the fields of ``Root``. ``output`` is a file of the instance
     that becomes its descriptors 1 and 2, "" for those that it is given. With ``terminal`` descriptor 0 is a
-    terminal of nobody else, and becomes the one that controls the instance's session.
+    terminal of nobody else, and becomes the one that controls the instance's session. ``notify`` is what the
+    application finds in NOTIFY_SOCKET, "" for nothing.
     """
 
     name: str
@@ -103,6 +104,7 @@ class LaunchSpec(NamedTuple):
     etc: tuple[EtcFile, ...] = ()
     output: str = ""
     terminal: bool = False
+    notify: str = ""
 
     @classmethod
     def decode(cls, fields: Mapping[str, Any]) -> LaunchSpec:
@@ -174,5 +176,6 @@ def listen_variables(spec: LaunchSpec) -> dict[str, str]:
 def environment(spec: LaunchSpec) -> tuple[bytes, ...]:
     """Return the complete environment as execve(2) takes it; a value in the configuration wins."""
     fixed = {"LITHOS_NAME": spec.name, "LITHOS_CONFIG": spec.config}
-    variables = {"TERM": "dumb", **listen_variables(spec), **dict(spec.environ), **fixed}
+    notify = {"NOTIFY_SOCKET": spec.notify} if spec.notify else {}
+    variables = {"TERM": "dumb", **listen_variables(spec), **notify, **dict(spec.environ), **fixed}
     return tuple(f"{key}={value}".encode("utf-8", "surrogateescape") for key, value in variables.items())

@@ -127,6 +127,11 @@ class Instance:
         """Take in ``event`` at ``now`` (seconds of a monotonic clock) and return what is to be done about it."""
         return TABLE[self.state][event](self, now)
 
+    def extend(self, seconds: float, now: float) -> None:
+        """Give a start, or an end, that much time from ``now`` on: the instance has asked for it."""
+        if self.state in (State.STARTING, State.STOPPING) and self.deadline is not None:
+            self.deadline = max(self.deadline, now + seconds)
+
     def _enter(self, state: State, deadline: float | None, *actions: Action) -> list[Action]:
         self.state = state
         self.deadline = deadline

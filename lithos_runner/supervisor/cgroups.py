@@ -109,6 +109,12 @@ class Tree:
         """Return an instance's group as a path below the mount, without a leading slash."""
         return "/".join(part for part in (self._base.parent.strip("/"), self._name, sandbox, instance) if part)
 
+    def owner(self, path: str) -> tuple[str, str] | None:
+        """Return sandbox and instance ("hello.0") of a cgroup of ours, by its path below the mount; else None."""
+        above = self.path("", "")
+        parts = path.strip("/").removeprefix(f"{above}/").split("/")
+        return (parts[0], parts[1]) if path.strip("/").startswith(f"{above}/") and len(parts) > 1 else None
+
     def create(self, sandbox: str, instance: str, limits: Mapping[str, str]) -> cgroup.Group:
         """Make an instance's group, empty and with ``limits`` in force.
 

@@ -10,6 +10,7 @@ from ..plan.instance import Policy
 from ..plan.rollout import Upgrade
 from .messages import Logs
 from .messages import decode as decode_logs
+from .readiness.watch import Readiness
 
 _T = TypeVar("_T")
 RUN_SANDBOX = "run"  # of what `lithos run` starts
@@ -17,20 +18,45 @@ EVERYTHING = ""  # in `Desired.broken`: nothing at all could be read
 
 
 class Port(NamedTuple):
-    """One entry of `tcp-ports`."""
+    """One socket that the application gets at the descriptor ``fd``; what its kind does not have keeps its default.
 
-    port: int
+    ``kind`` is "tcp", "udp" or "unix"; ``name`` is what the application finds in LISTEN_FDNAMES; ``path`` is that of a
+    UNIX socket on the host, with ``mode``, ``user`` and ``group``. With ``reuse_port`` every instance has a socket of
+    its own. ``ipv6_only`` false means that `::` takes IPv4, too.
+    """
+
+    kind: str
     fd: int
-    host: str
-    backlog: int
-    reuse_addr: bool
-    non_block: bool
+    name: str
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    backlog: int = 128
+    reuse_addr: bool = False
     reuse_port: bool = False
+    ipv6_only: bool = False
+    non_block: bool = False
+    mode: int = 0o666
+    user: int = 0
+    group: int = 0
 
     @property
-    def name(self) -> str:
-        """What the application finds in LISTEN_FDNAMES."""
-        return f"tcp-{self.port}"
+    def identity(self) -> tuple[str, str, int]:
+        """What makes it the same socket for every process that names it, whatever its sandbox and its options."""
+        return self.kind, self.path or self.host, self.port
+
+    @property
+    def address(self) -> str:
+        """The address as people write it."""
+        if self.kind == "unix":
+            return self.path
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'udp ' if self.kind == 'udp' else ''}{host}:{self.port}"
+
+    @property
+    def fixed(self) -> Port:
+        """The port without what a living socket can change: a difference here takes new instances."""
+        return self._replace(backlog=0, reuse_addr=False, non_block=False, mode=0, user=0, group=0)
 
 
 class Group(NamedTuple):
@@ -50,6 +76,7 @@ class Group(NamedTuple):
     limits: dict[str, str]
     ports: tuple[Port, ...]
     upgrade: Upgrade
+    readiness: Readiness
     normal_exit_codes: tuple[int, ...]
     restart_process_only: bool
     facts: dict[str, str]
@@ -131,6 +158,7 @@ def plain_group(group: Group) -> dict[str, Any]:
         "launch": group.launch._asdict(),
         "policy": group.policy._asdict(),
         "upgrade": group.upgrade._asdict(),
+        "readiness": group.readiness._asdict(),
         "ports": [port._asdict() for port in group.ports],
     }
 
@@ -142,10 +170,16 @@ def group_of(fields: dict[str, Any]) -> Group:
         "launch": LaunchSpec.decode(_known(LaunchSpec, fields["launch"])),
         "policy": _make(Policy, fields["policy"]),
         "upgrade": _make(Upgrade, fields["upgrade"]),
+        "readiness": _readiness(fields["readiness"]),
         "ports": tuple(_make(Port, port) for port in fields["ports"]),
         "normal_exit_codes": tuple(fields["normal_exit_codes"]),
     }
     return _make(Group, known)
+
+
+def _readiness(fields: dict[str, Any]) -> Readiness:
+    address = fields["address"]
+    return _make(Readiness, {**fields, "address": address and tuple(address)})
 
 
 def _make(cls: type[_T], fields: dict[str, Any]) -> _T:

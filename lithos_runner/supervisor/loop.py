@@ -14,6 +14,7 @@ READABLE = select.EPOLLIN
 WRITABLE = select.EPOLLOUT
 PRIORITY = select.EPOLLPRI
 HANG_UP = select.EPOLLHUP
+PEER_HANG_UP = select.EPOLLRDHUP
 
 
 class Loop:

@@ -56,7 +56,7 @@ class Service:
         for port in group.ports:
             descriptor = take_descriptor(survivor, port.fd)
             if descriptor is not None:
-                self._means.listeners.adopt(port, descriptor)
+                self._means.listeners.adopt(port, record["name"], descriptor)
         index = record["index"]
         self.instances[index] = Supervised(
             group, index, record["generation"], self._means, self._instance_changed, survivor

@@ -21,6 +21,7 @@ from ..status.store import StateDirectory
 from .adoption import Survivor
 from .cgroups import Tree
 from .desired import Group
+from .life_signs import LifeSigns
 from .listeners import Listeners, ListenFailed
 from .logs import Stream
 from .loop import PRIORITY, READABLE, Loop
@@ -40,6 +41,7 @@ class Means(NamedTuple):
     stdin: int
     fifo_directory: str
     log_directory: str
+    notify_address: str  # where instances say how they are; sd_notify(3)
 
 
 class Ending(NamedTuple):
@@ -108,6 +110,7 @@ class Supervised:
         self._last_exit: Ending | None = None
         self._oom_kills = 0  # of ended lives
         self._started: float | None = None  # seconds since the epoch
+        self._signs = LifeSigns(group, self.name, means.loop, means.listeners, self._pids, self.on, self._end_at_once)
         self._streams = [self._stream(kind, keep=survivor is not None) for kind in ("stdout", "stderr")]
         if survivor is not None:
             self._adopt(survivor)
@@ -143,6 +146,7 @@ class Supervised:
             else:
                 _DO[action](self)
         self._means.loop.deadline(self, self.machine.deadline, self._overdue)
+        self._signs.follow(self.machine.state, executed=self.machine.executed)
         self._write_state()
         if self._unspawned:
             self._unspawned = False
@@ -153,6 +157,26 @@ class Supervised:
         """Take over what an instance need not be started again for."""
         self.group = group
         self.machine.policy = group.policy
+
+    def hear(self, message: dict[str, str]) -> None:
+        """Take what the instance says of itself."""
+        more = self._signs.hear(message)
+        if more is not None:
+            self.machine.extend(more, time.monotonic())
+            self._means.loop.deadline(self, self.machine.deadline, self._overdue)
+        self._write_state()
+
+    def _pids(self) -> list[int]:
+        try:
+            return self._cgroup.core.procs if self._cgroup else []
+        except OSError:  # it is being removed
+            return []
+
+    def _end_at_once(self, why: str) -> None:
+        """Kill an instance that is in trouble by its own account; what follows is as if it had died."""
+        self._overdue_sentence = f"{self.name} was killed: {why}"
+        if self._cgroup is not None:
+            self._cgroup.kill()
 
     def leave(self) -> None:
         """End, with all the time that its connections may have.
@@ -166,7 +190,13 @@ class Supervised:
         self.on(Event.TIMEOUT)
 
     def _nothing(self) -> None:
-        """Nobody need do anything: connections of a shared listener go to who waits, a service sees who has failed."""
+        """The service sees who has failed."""
+
+    def _enter_rotation(self) -> None:
+        self._means.listeners.enter_rotation(self.group.ports, self.name)
+
+    def _leave_rotation(self) -> None:
+        self._means.listeners.leave_rotation(self.group.ports, self.name)
 
     def _spawn(self) -> None:
         self._unusable, self._ending, self._overdue_sentence = False, None, ""
@@ -187,10 +217,13 @@ class Supervised:
         means, group = self._means, self.group
         self._cgroup = means.tree.create(group.sandbox, f"{group.process}.{self.index}", group.limits)
         launch = group.launch.for_instance(self.name)
-        means.listeners.open([group])
+        if group.readiness.hears():
+            launch = launch._replace(notify=means.notify_address)
+        means.listeners.open(group.ports)
         opened = [stream.open(launch.uid, launch.gid) for stream in self._streams]
         try:
-            sources = {0: means.stdin, 1: opened[0], 2: opened[1], **means.listeners.descriptors(group.ports)}
+            sockets = means.listeners.descriptors(group.ports, self.name)
+            sources = {0: means.stdin, 1: opened[0], 2: opened[1], **sockets}
             return means.launcher.spawn(launch, self._cgroup.fd, sources, self._mounts)
         finally:
             for descriptor in opened:
@@ -340,7 +373,9 @@ class Supervised:
 
     def _kill(self) -> None:
         if not self.machine.told:
-            self._overdue_sentence = f"{self.name} was not ready after {self.group.policy.readiness_timeout:g} s"
+            why = self._signs.why_not_ready
+            late = f"{self.name} was not ready after {self.group.policy.readiness_timeout:g} s"
+            self._overdue_sentence = f"{late}: {why}" if why else late
             say(f"{self._overdue_sentence}; killing it", WARN)
         elif self.machine.executed:
             say(f"{self.name} has not ended by its stop signal; killing it", WARN)
@@ -368,10 +403,12 @@ class Supervised:
             "restarts": self.machine.restarts,
             "last_exit": self._last_exit._asdict() if self._last_exit else None,
             "cgroup": self._means.tree.path(group.sandbox, f"{group.process}.{self.index}"),
-            "ports": [port.port for port in group.ports],
+            "ports": [port.port for port in group.ports if port.port],
             "image": group.launch.file_system.path if group.launch.file_system.is_image else "",
             "oom_kills": self._oom_kills,
             "version": self.version,
+            "status": self._signs.status,
+            "notify": self._means.notify_address,
         }
 
     def _write_state(self) -> None:
@@ -388,6 +425,8 @@ class Supervised:
     def close(self) -> None:
         """Let go of the logs and forget the instance; it must have ended."""
         self._means.loop.deadline(self, None, self._overdue)
+        self._signs.close()
+        self._means.listeners.release(self.group.ports, self.name)
         for stream in self._streams:
             stream.close()
         if self._mounts is not None:
@@ -397,14 +436,14 @@ class Supervised:
 
 # What an adopted instance has been through, by the state in which its last supervisor saw it.
 _SO_FAR = {
-    State.READY.value: (Event.ADOPT, Event.READY),
-    State.DRAINING.value: (Event.ADOPT, Event.READY, Event.DRAIN),
+    State.READY.value: (Event.RESUME,),
+    State.DRAINING.value: (Event.RESUME, Event.DRAIN),
     State.STOPPING.value: (Event.ADOPT, Event.STOP),
 }
 _DO: dict[Action, Callable[[Supervised], None]] = {
     Action.SPAWN: Supervised._spawn,
-    Action.ENTER_ROTATION: Supervised._nothing,
-    Action.LEAVE_ROTATION: Supervised._nothing,
+    Action.ENTER_ROTATION: Supervised._enter_rotation,
+    Action.LEAVE_ROTATION: Supervised._leave_rotation,
     Action.SEND_STOP_SIGNAL: Supervised._send_stop_signal,
     Action.KILL: Supervised._kill,
     Action.GIVE_UP: Supervised._nothing,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -21,10 +22,11 @@ from .adoption import survivors
 from .cgroups import ENFORCE, OFF, SLICE, Tree
 from .control import Control
 from .desired import EVERYTHING, Desired, Group, Host, Refusal, plain_group
-from .listeners import Listeners, ListenFailed, address
+from .listeners import Listeners, ListenFailed
 from .loop import READABLE, Loop, Signals
 from .messages import ERROR, WARN, log_to, say
 from .notify import notify, take_address
+from .readiness.notifications import Notifications
 from .service import Service
 from .supervised import Means
 
@@ -117,11 +119,38 @@ class Supervisor:
         stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         stack.callback(os.close, stdin)
         self._means = Means(
-            self._loop, launcher, self._tree, self._listeners, self._state, stdin, fifos, host.log_directory
+            self._loop,
+            launcher,
+            self._tree,
+            self._listeners,
+            self._state,
+            stdin,
+            fifos,
+            host.log_directory,
+            self._hear(stack),
         )
         control = Control(store.control_socket(host.runtime), self._loop, self._answer)
         stack.callback(control.close)
         stack.callback(self._close_services)
+
+    def _hear(self, stack: ExitStack) -> str:
+        """Listen to what instances say, where those of an earlier supervisor speak; return the address."""
+        said = [record.get("notify") for record in store.read_instances(self._host.runtime)]
+        known = dict.fromkeys(address for address in said if isinstance(address, str) and address.startswith("@"))
+        for address in (*known, f"@lithos-{os.urandom(8).hex()}"):
+            with suppress(OSError):  # somebody else took the name while there was no supervisor
+                notifications = Notifications(address, self._loop, self._heard)
+                stack.callback(notifications.close)
+                return address
+        raise OSError(errno.EADDRINUSE, "cannot listen for what instances say")
+
+    def _heard(self, path: str, message: dict[str, str]) -> None:
+        sandbox, leaf = self._tree.owner(path) or ("", "")
+        process, _, index = leaf.rpartition(".")
+        service = self._services.get(f"{sandbox}/{process}")
+        instance = service.instances.get(int(index)) if service and index.isdecimal() else None
+        if instance is not None:
+            instance.hear(message)
 
     def _close_services(self) -> None:
         for service in self._services.values():
@@ -135,13 +164,13 @@ class Supervisor:
         if self._options.once:
             for group in desired.groups:
                 self._tree.check(group.limits)
-            self._listeners.open(desired.groups)
+            self._listeners.open(port for group in desired.groups for port in group.ports)
         self._take_in(desired)
         missing = sorted({name for group in desired.groups for name in self._tree.not_enforced(group.limits)})
         if missing:
             say(f"limits are not enforced for: {', '.join(missing)} (--limits {self._tree.mode})", WARN)
         for group in desired.groups:
-            ports = ", ".join(address(port) for port in group.ports)
+            ports = ", ".join(port.address for port in group.ports)
             where = f" listening on {ports}" if ports else ""
             logs = os.path.join(self._host.log_directory, group.sandbox)
             say(f"{group.name}: {group.instances} instance(s){where}; logs in {logs}")
@@ -305,7 +334,7 @@ class Supervisor:
             if service.ended and not service.instances and not self._stopping:
                 self._services.pop(name).close()
         groups = [group for service in self._services.values() for group in service.groups()]
-        self._listeners.keep(groups)
+        self._listeners.keep(port for group in groups for port in group.ports)
         self._means.launcher.keep(group.launch for group in groups)
         used = {group.sandbox for group in groups}
         for sandbox in self._sandboxes - used - (self._sandboxes if self._stopping else set()):

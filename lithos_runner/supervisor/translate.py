@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -19,7 +19,9 @@ from ..launch.spec import NOBODY, EtcFile, LaunchSpec, Root, Volume
 from ..plan.instance import Policy
 from ..plan.rollout import Upgrade
 from .desired import RUN_SANDBOX, Group, Port
+from .readiness.watch import ALIVE, AUTO, HTTP, Readiness
 
+ALIVE_AFTER = 1.0  # seconds that a program without sockets has to run to be ready
 RUN_STARTS = 5  # systemd's StartLimitBurst: so many starts may fail before the first success
 
 
@@ -32,6 +34,7 @@ class _About(NamedTuple):
     root: Root
     config: str
     facts: dict[str, str]
+    unix_paths: Mapping[str, str] = {}
     volumes: tuple[Volume, ...] = ()
     etc: tuple[EtcFile, ...] = ()
     upgrade: Upgrade = Upgrade()
@@ -70,6 +73,7 @@ def service_group(service: Service, devfs: str) -> Group:
         **{f"volumes.{point} from": os.path.join(*source).rstrip("/") for point, source in service.sources.items()},
         **({"devfs-dir": devfs} if devfs else {}),
     }
+    known |= {f"unix-sockets.{path} at": real for path, real in service.unix_paths.items()}
     etc = tuple(_etc(service.container, settings))
     known |= {file.target: f"{file.copy_from} {file.text}".strip() for file in etc}
     about = _About(
@@ -79,6 +83,7 @@ def service_group(service: Service, devfs: str) -> Group:
         root=Root(settings.image_dir, entry.image, (image.st_dev, image.st_ino), devfs),
         config=entry.config,
         facts=known,
+        unix_paths=service.unix_paths,
         volumes=tuple(
             _volume(point, declared, service.sources.get(point, ("", "")))
             for point, declared in service.container.volumes.items()
@@ -90,15 +95,16 @@ def service_group(service: Service, devfs: str) -> Group:
 
 
 def _group(container: Container, about: _About) -> Group:
-    ports = tuple(
-        Port(port, entry.fd, entry.host, entry.listen_backlog, entry.reuse_addr, entry.set_non_block)
-        for port, entry in container.tcp_ports.items()
-    )
+    opened = ports(container, about.unix_paths)
+    readiness = _readiness(container)
+    alive = readiness.kind == ALIVE or (readiness.kind == AUTO and not opened)
     policy = Policy(
         restart_timeout=container.restart_timeout,
         kill_timeout=container.kill_timeout,
         drain_timeout=container.drain_timeout,
         readiness_timeout=container.readiness_timeout,
+        alive_after=ALIVE_AFTER if alive else None,
+        warm_up=about.upgrade.warm_up if any(port.reuse_port for port in opened) else 0.0,
         max_starts=about.max_starts,
     )
     known = {**about.facts, **facts(container)}
@@ -106,12 +112,13 @@ def _group(container: Container, about: _About) -> Group:
         sandbox=about.sandbox,
         process=about.process,
         instances=about.instances,
-        launch=_launch(container, about, ports),
+        launch=_launch(container, about, opened),
         policy=policy,
         stop_signal=int(container.stop_signal),
         limits=limits(container),
-        ports=ports,
+        ports=opened,
         upgrade=about.upgrade,
+        readiness=readiness,
         normal_exit_codes=container.normal_exit_codes,
         restart_process_only=container.restart_process_only,
         facts=known,
@@ -119,7 +126,20 @@ def _group(container: Container, about: _About) -> Group:
     )
 
 
-def _launch(container: Container, about: _About, ports: tuple[Port, ...]) -> LaunchSpec:
+def _readiness(container: Container) -> Readiness:
+    wanted = container.readiness
+    if isinstance(wanted, str):
+        return Readiness(wanted)
+    port = wanted.port if wanted.port is not None else next(iter(container.tcp_ports))
+    host = container.tcp_ports[port].host
+    return Readiness(HTTP, wanted.path, (_REACHED_AT.get(host, host), port), wanted.timeout)
+
+
+# Where a socket that is bound to every address is asked.
+_REACHED_AT = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+
+
+def _launch(container: Container, about: _About, opened: tuple[Port, ...]) -> LaunchSpec:
     return LaunchSpec(
         name="",
         executable=container.executable,
@@ -130,7 +150,7 @@ def _launch(container: Container, about: _About, ports: tuple[Port, ...]) -> Lau
         workdir=container.workdir,
         fileno_limit=container.fileno_limit,
         init=container.init,
-        sockets=tuple((port.fd, port.name) for port in ports),
+        sockets=tuple((port.fd, port.name) for port in opened),
         config=about.config,
         root=about.root.directory,
         image=about.root.image,
@@ -140,6 +160,50 @@ def _launch(container: Container, about: _About, ports: tuple[Port, ...]) -> Lau
         etc=about.etc,
         output=container.stdout_stderr_file or "",
     )
+
+
+def ports(container: Container, unix_paths: Mapping[str, str]) -> tuple[Port, ...]:
+    """Return the sockets that a container file asks for; ``unix_paths`` are the host's paths of its `unix-sockets`."""
+    tcp = [
+        Port(
+            *("tcp", entry.fd, entry.name or f"tcp-{port}", entry.host, port),
+            backlog=entry.listen_backlog,
+            reuse_addr=entry.reuse_addr,
+            reuse_port=entry.reuse_port,
+            ipv6_only=entry.ipv6_only,
+            non_block=entry.set_non_block,
+        )
+        for port, entry in container.tcp_ports.items()
+    ]
+    # Never SO_REUSEADDR: for datagrams it lets every user bind the port, too, and take what arrives (socket(7)).
+    udp = [
+        Port(
+            *("udp", entry.fd, entry.name or f"udp-{port}", entry.host, port),
+            reuse_port=entry.reuse_port,
+            ipv6_only=entry.ipv6_only,
+            non_block=entry.set_non_block,
+        )
+        for port, entry in container.udp_ports.items()
+    ]
+    unix = [
+        Port(
+            *("unix", entry.fd, entry.name or _socket_name(path)),
+            path=unix_paths[path],
+            backlog=entry.listen_backlog,
+            non_block=entry.set_non_block,
+            mode=entry.mode,
+            user=entry.user,
+            group=entry.group,
+        )
+        for path, entry in container.unix_sockets.items()
+    ]
+    return (*tcp, *udp, *unix)
+
+
+def _socket_name(path: str) -> str:
+    """Return a path's last component, without what LISTEN_FDNAMES cannot hold; see sd_listen_fds(3)."""
+    last = os.path.basename(path)[:255]
+    return "".join(c if c.isascii() and c.isprintable() and c != ":" else "_" for c in last)
 
 
 def _volume(point: str, declared: Declared, source: tuple[str, str]) -> Volume:

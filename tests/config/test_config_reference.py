@@ -48,7 +48,7 @@ def test_the_committed_pages_are_up_to_date(path: Path) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_page_has_a_row_for_every_key(name: str) -> None:
-    rows = re.findall(r"^\| `([a-z-]+)` \|", PAGES[name].read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \|", PAGES[name].read_text(), re.MULTILINE)
     described = [key.name for cls in DESCRIBED[name] for key in keys(cls)]
     refused = [key.name for cls in DESCRIBED[name] for key in keys(cls) if key.refused is not Refused.NEVER]
 

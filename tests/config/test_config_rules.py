@@ -321,6 +321,25 @@ def test_addresses_that_cannot_be_open_at_once(etc: Etc, one: str, other: str, c
     assert [("cannot be open beside" in error) for error in etc.errors()] == [True] * clash
 
 
+def test_an_ipv6_only_socket_leaves_ipv4_to_others(etc: Etc) -> None:
+    etc.container("v1", "tcp-ports: {80: {fd: 3, host: '::', ipv6-only: yes}}\n")
+    etc.container("v2", f"tcp-ports: {{80: {{fd: 3, host: '{ANY}'}}}}\n")
+    etc.processes("shop", web=PROCESS, api=PROCESS.replace("v1", "v2"))
+
+    assert etc.errors() == []
+
+
+@pytest.mark.parametrize("key", ["reuse-port", "ipv6-only"])
+def test_who_shares_an_address_shares_what_its_socket_was_opened_with(etc: Etc, key: str) -> None:
+    etc.container("v1", f"tcp-ports: {{80: {{fd: 3, host: '::', {key}: yes}}}}\n")
+    etc.container("v2", "tcp-ports: {80: {fd: 4, host: '::'}}\n")
+    etc.processes("shop", web=PROCESS, next=PROCESS.replace("v1", "v2"))
+    (error,) = etc.errors()
+
+    assert " shares tcp [::]:80 with shop/" in error
+    assert error.endswith(f": {key} must be the same")
+
+
 def test_tcp_and_udp_do_not_clash(etc: Etc) -> None:
     etc.sandbox("shop", "allow-udp-ports: [80]\n")
     etc.container("v1", "udp-ports: {80: {fd: 3}}\n")

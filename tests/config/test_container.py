@@ -89,6 +89,7 @@ def test_defaults(load: Load) -> None:
         "set_non_block": False,
         "reuse_port": False,
         "external": False,
+        "ipv6_only": False,
         "name": None,
     }
 
@@ -334,8 +335,16 @@ ONE_KEY = [
         ),
     ),
     (
-        "tcp-ports: {80: {fd: 3, reuse-port: yes}}",
-        "37: tcp-ports.80.reuse-port: 'yes' is not supported yet by `lithos run`: remove it",
+        "tcp-ports: {80: {fd: 3, ipv6-only: yes}}",
+        '36: tcp-ports.80.ipv6-only: is about host "::", but host is 0.0.0.0: remove one of the two',
+    ),
+    (
+        "udp-ports: {80: {fd: 3, ipv6-only: yes, host: '::1'}}",
+        '36: udp-ports.80.ipv6-only: is about host "::", but host is ::1: remove one of the two',
+    ),
+    (
+        "udp-ports: {80: {fd: 3, external: true}}",
+        "35: udp-ports.80.external: 'true' is not supported yet by `lithos run`: remove it",
     ),
     (
         "tcp-ports: {80: {fd: 3, external: true}}",
@@ -344,10 +353,6 @@ ONE_KEY = [
     (
         "tcp-ports: {80: {fd: 3, listen-backlog: 0}}",
         "41: tcp-ports.80.listen-backlog: must be between 1 and 2147483647, found 0",
-    ),
-    (
-        "tcp-ports: {80: {fd: 3, name: web}}",
-        "31: tcp-ports.80.name: 'web' is not supported yet by `lithos run`: remove it",
     ),
     (
         "tcp-ports: {80: {fd: 3, name: 'a:b'}}",
@@ -453,7 +458,6 @@ BY_RUN = {
     "drain-timeout": ("5", 5.0),
     "readiness": ("!Http {path: /up, port: 80}", Http(path="/up", port=80)),
     "readiness-timeout": ("1.5", 1.5),
-    "udp-ports": ("{53: {fd: 5, name: dns}}", {53: UdpPort(fd=5, name="dns")}),
     "unix-sockets": ("{/run//a/: {fd: 5, mode: 0o600}}", {"/run/a": UnixSocket(fd=5, mode=0o600)}),
     "volumes": ("{/tmp: !Tmpfs }", {"/tmp": Tmpfs()}),
     "interactive": ("yes", True),
@@ -484,6 +488,23 @@ WITHOUT_A_MASTER_FILE = {
 def test_what_run_can_do_as_well(load: Load, key: str) -> None:
     written, value = WITHOUT_A_MASTER_FILE[key]
     assert getattr(load(f"{WITH_PORT}{key}: {written}\n"), key.replace("-", "_")) == value
+
+
+def test_sockets_of_every_kind_are_for_run_too(load: Load) -> None:
+    container = load(
+        "executable: /a\n"
+        'tcp-ports: {80: {fd: 3, name: http, reuse-port: yes, host: "::", ipv6-only: yes}}\n'
+        "udp-ports: {53: {fd: 4, name: dns, reuse-port: yes}}\n"
+    )
+
+    assert container.tcp_ports == {80: TcpPort(fd=3, name="http", reuse_port=True, host="::", ipv6_only=True)}
+    assert container.udp_ports == {53: UdpPort(fd=4, name="dns", reuse_port=True)}
+
+
+def test_a_wrong_host_is_reported_once(faults: Faults) -> None:
+    (fault,) = faults("executable: /a\ntcp-ports: {80: {fd: 3, host: x, ipv6-only: yes}}\n")
+
+    assert "'x' is not an IPv4 or IPv6 address" in fault
 
 
 ALWAYS = {

@@ -155,11 +155,8 @@ def test_activated_ports_come_in_the_order_of_their_names(checked: Load) -> None
     }
 
 
-def test_activation_is_not_ignored_by_run(faults: Faults) -> None:
-    assert faults(ACTIVE, {"web": "80", "admin": "81", "other": "82"}) == [
-        "3:30: variables.web.activation: 'systemd' is not supported yet by `lithos run`: remove it",
-        "4:32: variables.admin.activation: 'systemd' is not supported yet by `lithos run`: remove it",
-    ]
+def test_activation_is_for_run_too(load: Load) -> None:
+    assert list(load(ACTIVE, {"web": "80", "admin": "81", "other": "82"}).tcp_ports) == [81, 80]
 
 
 def test_activation_owns_its_descriptors_and_variables(checked_faults: Faults) -> None:

@@ -14,7 +14,13 @@ NUMBERS = st.integers(min_value=0, max_value=1 << 40)
 SECONDS = st.floats(min_value=0, max_value=1e9)
 PAIRS = st.lists(st.tuples(TEXT, TEXT), max_size=3).map(tuple)
 
-PORTS = st.builds(Port, NUMBERS, NUMBERS, TEXT, NUMBERS, st.booleans(), st.booleans())
+FLAGS = st.booleans()
+PORTS = st.builds(
+    Port,
+    *(TEXT, NUMBERS, TEXT, TEXT, NUMBERS, TEXT, NUMBERS),
+    *(FLAGS, FLAGS, FLAGS, FLAGS),
+    *(NUMBERS, NUMBERS, NUMBERS),
+)
 LAUNCHES = st.builds(
     LaunchSpec,
     name=TEXT,

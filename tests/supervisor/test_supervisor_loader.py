@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lithos_runner.config import load_container
+from lithos_runner.config import check_container, load_container
 from lithos_runner.launch.spec import NOBODY
-from lithos_runner.supervisor.desired import Group, Refusal
+from lithos_runner.supervisor.desired import Group, Port, Refusal
 from lithos_runner.supervisor.loader import Request, load
-from lithos_runner.supervisor.translate import limits
+from lithos_runner.supervisor.translate import limits, ports
 
 if TYPE_CHECKING:
     from real_host import RealHost
@@ -88,10 +88,10 @@ def test_a_file_becomes_a_group(real_host: RealHost) -> None:
     assert (dict(launch.environ), launch.config) == ({"A": "1"}, str(file))
     assert launch.sockets == ((3, "tcp-8080"), (4, "tcp-8081"))
     assert (group.policy.restart_timeout, group.policy.kill_timeout) == (0.5, 7)
-    assert [tuple(port) for port in group.ports] == [
-        (8080, 3, "0.0.0.0", 128, True, False, False),  # noqa: S104
-        (8081, 4, "::", 7, True, True, False),
-    ]
+    assert group.ports == (
+        Port("tcp", 3, "tcp-8080", "0.0.0.0", 8080, reuse_addr=True),  # noqa: S104
+        Port("tcp", 4, "tcp-8081", "::", 8081, backlog=7, reuse_addr=True, non_block=True),
+    )
 
 
 def test_defaults(real_host: RealHost) -> None:
@@ -106,13 +106,55 @@ def test_the_number_of_instances_can_be_given(real_host: RealHost) -> None:
 
 
 def test_the_spec_is_of_what_an_instance_is(real_host: RealHost) -> None:
-    """It changes with every key but the number of instances."""
+    """It changes with every key but the number of instances, and what a living socket can change, see below."""
     file = real_host.container(executable="/bin/true")
     first = loaded(file).spec
     assert loaded(file, instances=5).spec == first
     assert loaded(real_host.container(executable="/bin/true", pids_limit=5)).spec != first
     # What the supervisor alone keeps to is taken over by instances that run.
     assert loaded(real_host.container(executable="/bin/true", stop_signal="HUP")).spec == first
+
+
+@pytest.mark.parametrize("key", ["listen-backlog", "set-non-block", "reuse-addr"])
+def test_what_a_living_socket_can_change_takes_no_new_instances(real_host: RealHost, key: str) -> None:
+    specs = [
+        loaded(real_host.container(executable="/bin/true", tcp_ports={"80": {"fd": 3, **options}})).spec
+        for options in ({}, {key: 1 if key == "listen-backlog" else key == "set-non-block"}, {"reuse-port": True})
+    ]
+    assert specs[0] == specs[1] != specs[2]
+
+
+def test_every_kind_of_socket_becomes_a_port(real_host: RealHost) -> None:
+    file = real_host.container(
+        executable="/bin/true",
+        tcp_ports={"80": {"fd": 3, "name": "http", "reuse-port": True, "host": "::", "ipv6-only": True}},
+        udp_ports={"53": {"fd": 4, "reuse-port": True}, "54": {"fd": 5, "name": "dns", "host": "::1"}},
+        unix_sockets={
+            "/run/app.sock": {"fd": 6, "mode": "0o660", "user": 1, "group": 33, "listen-backlog": 5},
+            "/run/a:b é": {"fd": 7, "set-non-block": True},
+        },
+    )
+    # YAML has no quotes around a mode; JSON needs them.
+    file.write_text(file.read_text().replace('"0o660"', "0o660"))
+    paths = {"/run/app.sock": "/srv/app.sock", "/run/a:b é": "/srv/other"}
+    assert ports(check_container(str(file)), paths) == (
+        Port("tcp", 3, "http", "::", 80, reuse_addr=True, reuse_port=True, ipv6_only=True),
+        Port("udp", 4, "udp-53", "0.0.0.0", 53, reuse_port=True),  # noqa: S104
+        Port("udp", 5, "dns", "::1", 54),
+        Port("unix", 6, "app.sock", path="/srv/app.sock", backlog=5, mode=0o660, user=1, group=33),
+        Port("unix", 7, "a_b _", path="/srv/other", non_block=True),
+    )
+
+
+def test_ports_of_variables_are_opened_with_their_names(real_host: RealHost) -> None:
+    file = real_host.file(
+        "activated.yaml",
+        "executable: /bin/true\n"
+        "variables: {web: !TcpPort {activation: systemd}, admin: !TcpPort {activation: systemd}}\n",
+    )
+    group = loaded(file, variables={"web": "80", "admin": "81"})
+    assert [(port.fd, port.name, port.port) for port in group.ports] == [(3, "admin", 81), (4, "web", 80)]
+    assert group.launch.sockets == ((3, "admin"), (4, "web"))
 
 
 def test_every_fault_is_reported(real_host: RealHost) -> None:

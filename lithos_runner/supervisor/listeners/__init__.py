@@ -1,0 +1,168 @@
+"""Listening sockets: opened by root on behalf of applications, owned by the configuration.
+
+A socket stays open as long as the configuration or an instance wants it, whatever instances do: while they crash,
+clients wait in its queue and none is refused. The files, from the top: `shared.py` and `slots.py` are the two ways in
+which instances have an address, `endpoint.py` is one open socket, `sockets.py` and `unix.py` open and recognise it,
+`steering.py` is the kernel's part of rotation.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterable
+
+from ..desired import Port
+from ..loop import Loop
+from . import sockets
+from .endpoint import Surroundings
+from .shared import Shared
+from .slots import Slots
+from .sockets import ListenFailed, needs_new_socket
+
+Opened = Shared | Slots
+
+
+class Listeners:
+    """The open sockets by identity; process groups that name the same address share what is there.
+
+    A slot is an instance's full name, such as "run/hello.0": it outlives the instance's lives. Ports that are asked
+    about must be open.
+    """
+
+    def __init__(self, loop: Loop, say: Callable[[str], None]) -> None:
+        self._around = Surroundings(loop, say)
+        self._opened: dict[tuple[str, str, int], Opened] = {}
+
+    def open(self, ports: Iterable[Port]) -> None:
+        """Open every address that is not open yet; raises ListenFailed, and then nothing has changed."""
+        made = []
+        try:
+            for port in ports:
+                opened = self._opened.get(port.identity)
+                if opened is not None:
+                    _compare(opened.port, port)
+                    continue
+                self._opened[port.identity] = _kind(port).open(port, self._around)
+                made.append(port.identity)
+        except ListenFailed:
+            for identity in made:
+                self._opened.pop(identity).close()
+            raise
+
+    def keep(self, ports: Iterable[Port]) -> list[str]:
+        """Close what is not among ``ports``, and change living sockets to what ``ports`` say of them.
+
+        Of several ports with one identity the first one's options hold, so the configuration's go before those of
+        instances that are being replaced. Returns a sentence for each change that needs a new socket.
+        """
+        wanted: dict[tuple[str, str, int], Port] = {}
+        for port in ports:
+            wanted.setdefault(port.identity, port)
+        for identity in self._opened.keys() - wanted.keys():
+            self._opened.pop(identity).close()
+        sentences = []
+        for identity, opened in self._opened.items():
+            if _refusal(opened.port, wanted[identity]):
+                sentences.append(_refusal(opened.port, wanted[identity]))
+            else:
+                opened.change(wanted[identity])
+        return sentences
+
+    def descriptors(self, ports: Iterable[Port], slot: str) -> dict[int, int]:
+        """Return the sockets as the slot's application shall see them: its descriptor → ours.
+
+        With `reuse-port` it is the slot's own, opened now if it is not yet; it is not in rotation until
+        `enter_rotation`. Raises ListenFailed.
+        """
+        return {port.fd: self._opened[port.identity].of(slot).fileno() for port in ports}
+
+    def enter_rotation(self, ports: Iterable[Port], slot: str) -> None:
+        """Let new connections reach the slot."""
+        for port in ports:
+            self._attempt(lambda opened: opened.enter_rotation(slot), port)
+
+    def leave_rotation(self, ports: Iterable[Port], slot: str) -> None:
+        """Keep new connections away from the slot; if it is the last one in rotation, they wait in its queue."""
+        for port in ports:
+            self._attempt(lambda opened: opened.leave_rotation(slot), port)
+
+    def release(self, ports: Iterable[Port], slot: str) -> None:
+        """Close the slot's own sockets: it is gone for good. What waits there goes to the slots in rotation.
+
+        The last socket of an address stays, with its queue, for the next slot.
+        """
+        for port in ports:
+            self._attempt(lambda opened: opened.release(slot), port)
+
+    def _attempt(self, act: Callable[[Opened], None], port: Port) -> None:
+        try:
+            act(self._opened[port.identity])
+        except ListenFailed as error:
+            self._around.say(f"{error}; they go where they went before")
+
+    def queued(self, ports: Iterable[Port], slot: str) -> int:
+        """Return how many connections wait in queues of the slot alone, to be accepted by its application."""
+        return sum(self._opened[port.identity].queued(slot) for port in ports)
+
+    def inodes(self, ports: Iterable[Port], slot: str) -> frozenset[int]:
+        """Return the inodes of the sockets at which the slot's application accepts connections. Raises ListenFailed."""
+        accepting = [port for port in ports if port.kind != "udp"]
+        return frozenset(os.fstat(fd).st_ino for fd in self.descriptors(accepting, slot).values())
+
+    def adopt(self, port: Port, slot: str, descriptor: int) -> bool:
+        """Take over a socket that the instance in ``slot`` has from an earlier supervisor; do so before `open`.
+
+        ``descriptor`` is a duplicate in this process, see pidfd_getfd(2), and this function's in any case. Returns
+        False, and closes it, when it is not a socket that a supervisor opened for ``port``, or when another one is
+        known for it already. Raises ListenFailed.
+        """
+        try:
+            survivor = socket.socket(fileno=descriptor)
+        except OSError:  # no socket at all
+            os.close(descriptor)
+            return False
+        if not sockets.is_that_of(survivor, port):
+            survivor.close()
+            return False
+        opened = self._opened.get(port.identity)
+        if opened is not None:
+            return opened.adopt(slot, survivor)
+        if not port.reuse_port:
+            self._opened[port.identity] = Shared(port, self._around, survivor)
+            return True
+        try:
+            slots = Slots.adopting(port, self._around, survivor)
+        except ListenFailed:
+            survivor.close()
+            raise
+        self._opened[port.identity] = slots
+        return slots.adopt(slot, survivor)
+
+    def close(self) -> None:
+        """Close all."""
+        for opened in self._opened.values():
+            opened.close()
+        self._opened.clear()
+
+
+def _kind(port: Port) -> type[Opened]:
+    return Slots if port.reuse_port else Shared
+
+
+def _refusal(old: Port, new: Port) -> str:
+    """Say which difference needs a new socket, or nothing."""
+    keys = " and ".join(needs_new_socket(old, new))
+    now = "one socket per instance (reuse-port)" if old.reuse_port else "one socket for all instances"
+    return keys and (
+        f"cannot change {keys} of {old.address}, which is open with {now}: "
+        "that needs a new socket; stop the instances that have it, or take another port"
+    )
+
+
+def _compare(old: Port, new: Port) -> None:
+    if refusal := _refusal(old, new):
+        raise ListenFailed(refusal)
+
+
+__all__ = ["ListenFailed", "Listeners", "needs_new_socket"]

@@ -1,0 +1,216 @@
+"""Which socket of an SO_REUSEPORT group gets a new connection: an eBPF program and the map that it picks from.
+
+Classic BPF can steer too (SO_ATTACH_REUSEPORT_CBPF), by the place of a socket in an array of the kernel's. But that
+order changes behind our back whenever a socket is closed or shut down (``__reuseport_detach_sock`` of
+net/core/sock_reuseport.c moves the last one into the gap); nobody can read it, so a later supervisor could not know it;
+and a queue dies with its socket. In a map of type REUSEPORT_SOCKARRAY a socket has the position that we gave it, the
+map can be found and read again, and with the attach type SELECT_OR_MIGRATE (Linux 5.14) the kernel hands the queue of a
+closed socket to the others, whatever `net.ipv4.tcp_migrate_req` says.
+
+See bpf(2), linux/bpf.h and Documentation/bpf/standardization/instruction-set.rst.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+import struct
+from collections.abc import Container, Iterator, Sequence
+from contextlib import suppress
+
+from ...launch import kernel
+
+POSITIONS = 2048  # sockets of one address
+_NAME = b"lithos_slots"  # at most 15 bytes
+
+# enum bpf_cmd, bpf_map_type, bpf_prog_type and bpf_attach_type of linux/bpf.h
+_MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _PROG_LOAD = 0, 1, 2, 5
+_MAP_GET_NEXT_ID, _MAP_GET_FD_BY_ID, _OBJ_GET_INFO_BY_FD = 12, 14, 15
+_ARRAY, _REUSEPORT_SOCKARRAY = 2, 20
+_SK_REUSEPORT = 21
+_SELECT_OR_MIGRATE = 40
+_ANY, _NOEXIST = 0, 1
+
+SO_ATTACH_REUSEPORT_EBPF = 52  # asm-generic/socket.h
+SO_COOKIE = 57
+
+_MD_HASH = 32  # offset of struct sk_reuseport_md: a hash over both addresses and ports, with a secret of the kernel's
+_PSEUDO_MAP_FD, _PSEUDO_MAP_VALUE = 1, 2
+_SELECT_REUSEPORT = 82  # BPF_FUNC_sk_select_reuseport
+_PASS = 1
+_LICENSE = ctypes.create_string_buffer(b"MIT")
+
+
+def _bpf(command: int, attributes: bytes, what: str) -> tuple[int, bytes]:
+    buffer = ctypes.create_string_buffer(attributes, len(attributes))
+    return kernel.perform(kernel.bpf(command, buffer, what)), buffer.raw
+
+
+def _create_map(kind: int, value_size: int, entries: int) -> int:
+    attributes = struct.pack("=7I16s", kind, 4, value_size, entries, 0, 0, 0, _NAME)
+    return _bpf(_MAP_CREATE, attributes, "eBPF map")[0]
+
+
+def _write(map_fd: int, key: int, value: bytes, flags: int = _ANY) -> None:
+    key_buffer, value_buffer = ctypes.c_uint32(key), ctypes.create_string_buffer(value, len(value))
+    pointers = ctypes.addressof(key_buffer), ctypes.addressof(value_buffer)
+    _bpf(_MAP_UPDATE, struct.pack("=IxxxxQQQ", map_fd, *pointers, flags), f"eBPF map element {key}")
+
+
+def _read_all(map_fd: int) -> Iterator[tuple[int, bytes]]:
+    """Return (key, value) of the elements that are there; one call is prepared for all, as there are thousands."""
+    key, value = ctypes.c_uint32(), ctypes.create_string_buffer(8)
+    attributes = struct.pack("=IxxxxQQQ", map_fd, ctypes.addressof(key), ctypes.addressof(value), 0)
+    read = kernel.bpf(_MAP_LOOKUP, ctypes.create_string_buffer(attributes, len(attributes)), "eBPF map")
+    for number in range(POSITIONS):
+        key.value = number
+        with suppress(FileNotFoundError):  # free; the kernel takes closed sockets out itself
+            kernel.perform(read)
+            yield number, value.raw
+
+
+def _instruction(opcode: int, target: int = 0, source: int = 0, offset: int = 0, immediate: int = 0) -> bytes:
+    return struct.pack("=BBhi", opcode, source << 4 | target, offset, immediate)
+
+
+def _load_64(target: int, source: int, descriptor: int) -> bytes:
+    return _instruction(0x18, target, source, 0, descriptor) + _instruction(0)
+
+
+def program(sockets: int, rotation: int, size: int) -> bytes:
+    """Assemble: select from the map ``sockets`` the position that stands at ``hash * size >> 32`` in ``rotation``.
+
+    Multiplied and shifted, a 32-bit hash becomes a number below ``size`` as evenly as with a remainder, and the
+    kernel's verifier can see so. Where the selected socket is gone the kernel falls back to any socket of the group.
+    """
+    return b"".join(
+        [
+            _instruction(0x61, 2, 1, _MD_HASH),  # r2 = context->hash
+            _instruction(0x27, 2, immediate=size),  # r2 *= size
+            _instruction(0x77, 2, immediate=32),  # r2 >>= 32
+            _instruction(0x67, 2, immediate=2),  # r2 *= 4
+            _load_64(3, _PSEUDO_MAP_VALUE, rotation),
+            _instruction(0x0F, 3, 2),  # r3 = &rotation[r2]
+            _load_64(2, _PSEUDO_MAP_FD, sockets),
+            _instruction(0xB7, 4, immediate=0),  # no flags; r1 is the context still
+            _instruction(0x85, immediate=_SELECT_REUSEPORT),
+            _instruction(0xB7, 0, immediate=_PASS),
+            _instruction(0x95),  # return
+        ]
+    )
+
+
+def _load(code: bytes) -> int:
+    buffer = ctypes.create_string_buffer(code, len(code))
+    attributes = struct.pack(
+        "=IIQQIIQII16sII",
+        *(_SK_REUSEPORT, len(code) // 8, ctypes.addressof(buffer), ctypes.addressof(_LICENSE)),
+        *(0, 0, 0, 0, 0, _NAME, 0, _SELECT_OR_MIGRATE),
+    )
+    return _bpf(_PROG_LOAD, attributes, "eBPF program")[0]
+
+
+def cookie(sock: socket.socket) -> bytes:
+    """Return the number that the kernel gives to a socket once and never again."""
+    return sock.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8)
+
+
+class Steering:
+    """The map of one group's sockets. Its methods raise OSError."""
+
+    def __init__(self, sockets: int) -> None:
+        self._sockets = sockets
+        self._known: dict[bytes, int] = {}  # by cookie: the positions of survivors that have not come back yet
+
+    @classmethod
+    def create(cls) -> Steering:
+        """Make an empty map; only root may (CAP_BPF)."""
+        return cls(_create_map(_REUSEPORT_SOCKARRAY, 8, POSITIONS))
+
+    @classmethod
+    def of(cls, member: socket.socket) -> Steering | None:
+        """Find the map that an earlier supervisor made for a socket; the kernel keeps it as long as it steers."""
+        wanted = cookie(member)
+        for descriptor in _maps():
+            found = cls(descriptor)
+            found._known = {value: position for position, value in _read_all(descriptor)}
+            if wanted in found._known:
+                return found
+            found.close()
+        return None
+
+    def add(self, member: socket.socket, taken: Container[int]) -> int:
+        """Return the position of a listening socket: what it has already, or the first that is not ``taken``."""
+        known = self._known.pop(cookie(member), None)
+        if known is not None:
+            return known
+        for position in range(POSITIONS):
+            if position in taken:
+                continue
+            try:
+                self._put(position, member, _NOEXIST)
+            except FileExistsError:  # by a survivor's socket that has not been adopted yet
+                continue
+            return position
+        raise OSError(errno.E2BIG, os.strerror(errno.E2BIG), f"eBPF map of {POSITIONS} sockets")
+
+    def replace(self, position: int, member: socket.socket) -> None:
+        """Put a listening socket at a position, whoever was there."""
+        try:
+            self._put(position, member, _ANY)
+        except OSError as error:
+            if error.errno != errno.EBUSY:  # it is there already
+                raise
+
+    def _put(self, position: int, member: socket.socket, flags: int) -> None:
+        _write(self._sockets, position, struct.pack("=Q", member.fileno()), flags)
+
+    def steer(self, carrier: socket.socket, positions: Sequence[int]) -> None:
+        """Give new connections to the sockets at ``positions`` only; ``carrier`` is any listening socket of the group.
+
+        One program replaces the other at once, so that no connection meets none.
+        """
+        table = struct.pack(f"={len(positions)}I", *positions)
+        rotation = _create_map(_ARRAY, len(table), 1)
+        try:
+            _write(rotation, 0, table)
+            loaded = _load(program(self._sockets, rotation, len(positions)))
+        finally:
+            os.close(rotation)  # the program holds it
+        try:
+            carrier.setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF, loaded)
+        finally:
+            os.close(loaded)
+
+    def close(self) -> None:
+        """Let go of the map; it steers on as long as there are sockets."""
+        os.close(self._sockets)
+
+
+def _maps() -> Iterator[int]:
+    """Open every map of this host that is one of ours, by name and kind."""
+    number = 0
+    while True:
+        try:
+            _, answer = _bpf(_MAP_GET_NEXT_ID, struct.pack("=III", number, 0, 0), "eBPF maps")
+        except FileNotFoundError:  # that was the last one
+            return
+        number = struct.unpack_from("=I", answer, 4)[0]
+        try:
+            descriptor, _ = _bpf(_MAP_GET_FD_BY_ID, struct.pack("=III", number, 0, 0), f"eBPF map {number}")
+        except FileNotFoundError:  # gone since
+            continue
+        if _is_ours(descriptor):
+            yield descriptor
+        else:
+            os.close(descriptor)
+
+
+def _is_ours(descriptor: int) -> bool:
+    info = ctypes.create_string_buffer(40)  # struct bpf_map_info up to its name
+    attributes = struct.pack("=IIQ", descriptor, len(info), ctypes.addressof(info))
+    _bpf(_OBJ_GET_INFO_BY_FD, attributes, "eBPF map")
+    kind, _, _, _, entries, _, name = struct.unpack("=6I16s", info.raw)
+    return (kind, entries, name.rstrip(b"\0")) == (_REUSEPORT_SOCKARRAY, POSITIONS, _NAME)

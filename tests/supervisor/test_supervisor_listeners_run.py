@@ -1,0 +1,99 @@
+"""Sockets of every kind under `lithos run`, as applications have them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from open_listeners import free_port
+from real_host import PATIENCE, PROBE, PYTHON, SERVER, request, until
+
+if TYPE_CHECKING:
+    from real_host import RealHost
+
+ECHO = """
+import os, socket
+datagrams = socket.socket(fileno=3)
+while True:
+    _, client = datagrams.recvfrom(99)
+    datagrams.sendto(os.environ["LITHOS_NAME"].encode(), client)
+"""
+
+
+def by_slot(port: int) -> dict[str, object]:
+    return {str(port): {"fd": 3, "host": "127.0.0.1", "reuse-port": True, "listen-backlog": 1024}}
+
+
+def test_every_instance_has_a_socket_of_its_own_and_all_are_served(real_host: RealHost) -> None:
+    port = real_host.port()
+    running = real_host.start(real_host.program(SERVER, tcp_ports=by_slot(port), instances=3))
+    running.until_started()
+    running.until_state("ready")
+    answers = [request(port) for _ in range(90)]
+    # A slot that gets none of 90 happens once in 10^16 times.
+    assert set(answers) == {f"run/{running.name}.{index}" for index in range(3)}
+    running.stop()
+
+
+def test_what_waits_for_an_instance_that_was_killed_is_answered_by_its_next_life(real_host: RealHost) -> None:
+    port = real_host.port()
+    running = real_host.start(real_host.program(SERVER, tcp_ports=by_slot(port), instances=2, restart_timeout=0))
+    running.until_started()
+    running.until_state("ready")
+    stopped = running.app(0)
+    os.kill(stopped, signal.SIGSTOP)  # or it would take the first with it
+    until(lambda: "State:\tT" in Path(f"/proc/{stopped}/status").read_text(), "it stands still")
+    clients = []
+    for _ in range(20):
+        client = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+        client.sendall(b"?")
+        clients.append(client)
+    os.kill(stopped, signal.SIGKILL)
+    answers = []
+    for client in clients:
+        with client:
+            answers.append(client.recv(99).decode())
+    assert set(answers) == {f"run/{running.name}.0", f"run/{running.name}.1"}
+    running.stop()
+
+
+def test_datagrams_reach_the_instances(real_host: RealHost) -> None:
+    port = free_port(kind=socket.SOCK_DGRAM)
+    udp = {str(port): {"fd": 3, "host": "127.0.0.1", "reuse-port": True}}
+    running = real_host.start(
+        real_host.container(executable=PYTHON, arguments=["-I", "-S", "-c", ECHO], udp_ports=udp, instances=2)
+    )
+    assert f"listening on udp 127.0.0.1:{port}; " in running.until_said("; logs in ")
+    running.until_state("ready")
+
+    def answer() -> str:
+        with socket.socket(type=socket.SOCK_DGRAM) as client:
+            client.settimeout(PATIENCE)
+            client.sendto(b"?", ("127.0.0.1", port))
+            return client.recv(99).decode()
+
+    names = {f"run/{running.name}.0", f"run/{running.name}.1"}
+    heard: set[str] = set()
+    until(lambda: heard.add(answer()) or heard == names, "both have answered")
+    assert running.instances()[0]["ports"] == [port]
+    running.stop()
+
+
+def test_names_and_numbers_are_those_of_systemds_protocol(real_host: RealHost) -> None:
+    ports = [real_host.port(), real_host.port()]
+    file = real_host.container(
+        executable=PYTHON,
+        arguments=["-I", "-S", "-c", PROBE],
+        tcp_ports={str(ports[0]): {"fd": 3, "name": "http"}, str(ports[1]): {"fd": 5}},
+        udp_ports={str(free_port(kind=socket.SOCK_DGRAM)): {"fd": 4, "name": "dns"}},
+    )
+    running = real_host.start(file)
+    running.until_started()
+    found = real_host.printed()
+    assert found["descriptors"] == [0, 1, 2, 3, 4, 5]
+    assert found["environ"]["LISTEN_FDS"] == "3"
+    assert found["environ"]["LISTEN_FDNAMES"] == f"http:dns:tcp-{ports[1]}"
+    running.stop()
