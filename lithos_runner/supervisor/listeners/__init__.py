@@ -106,9 +106,8 @@ class Listeners:
         return sum(self._opened[port.identity].queued(slot) for port in ports)
 
     def inodes(self, ports: Iterable[Port], slot: str) -> frozenset[int]:
-        """Return the inodes of the sockets at which the slot's application accepts connections. Raises ListenFailed."""
-        accepting = [port for port in ports if port.kind != "udp"]
-        return frozenset(os.fstat(fd).st_ino for fd in self.descriptors(accepting, slot).values())
+        """Return the inodes of the sockets on which the slot's application waits for clients. Raises ListenFailed."""
+        return frozenset(os.fstat(fd).st_ino for fd in self.descriptors(ports, slot).values())
 
     def adopt(self, port: Port, slot: str, descriptor: int) -> bool:
         """Take over a socket that the instance in ``slot`` has from an earlier supervisor; do so before `open`.
