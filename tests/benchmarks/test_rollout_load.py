@@ -230,13 +230,15 @@ def test_the_application_loses_nothing_when_it_is_told_to_end(tmp_path: Path) ->
 
 @pytest.mark.parametrize("behaviour", ["fails-at-once", "fails-later"])
 def test_a_version_that_fails(tmp_path: Path, behaviour: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        with serving(tmp_path / "app", behaviour, listener) as process:
-            if behaviour == "fails-later":
-                assert until_it_answers(listener.getsockname()[1]).version == "v7"
-            assert process.wait() == 1
-            assert process.stderr is not None
-            said = process.stderr.read().decode()
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        serving(tmp_path / "app", behaviour, listener) as process,
+    ):
+        if behaviour == "fails-later":
+            assert until_it_answers(listener.getsockname()[1]).version == "v7"
+        assert process.wait() == 1
+        assert process.stderr is not None
+        said = process.stderr.read().decode()
     assert ("this version cannot start" in said) == (behaviour == "fails-at-once")
 
 
