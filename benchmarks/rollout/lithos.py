@@ -8,12 +8,12 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import cgroup
 from lithos_runner.status.readings import Observer
 
 from .contenders import Report
+from .invariants import Instance
 from .stage import BACKLOG, INSTANCES, MEMORY_LIMIT, PATIENCE, PYTHON, Failed, Stage, kill, release, run, until
 
 LITHOS = (sys.executable, "-m", "lithos_runner.commands.main")
@@ -25,17 +25,6 @@ COMMAND_TIME = 60.0  # seconds that a command may take which waits for a roll-ou
 # What an image needs beside the host's /usr to be a root file system, as on Debian with a merged /usr.
 _MOUNT_POINTS = ("dev", "etc", "proc", "run", "sys", "tmp", "usr")
 _LINKS = ("bin", "lib", "lib64", "sbin")
-
-
-class Instance(NamedTuple):
-    """One instance, as its state file and /proc have it."""
-
-    name: str
-    state: str
-    pid: int | None  # of the application
-    generation: int
-    restarts: int
-    cgroup: str
 
 
 class Site:
@@ -187,15 +176,19 @@ class Lithos:
     def kill_supervisor(self) -> Report:
         """See Contender; what counts as well is that the instances are the same as before."""
         before = self.site.instances()
-        self.supervisor.kill()
-        self.supervisor.wait()
-        self._process = self.stage.restart(*self.site.command("tree"))
+        self.replace_supervisor()
         try:
             self.until_ready()
         except Failed as failed:
             return Report(1, str(failed))
         same = [one.pid for one in before] == [one.pid for one in self.site.instances()]
         return Report(0, "adopted") if same else Report(1, "the instances are other processes than before")
+
+    def replace_supervisor(self) -> None:
+        """Do `kill -9` to the supervisor and start the next one, whatever it finds."""
+        self.supervisor.kill()
+        self.supervisor.wait()
+        self._process = self.stage.restart(*self.site.command("tree"))
 
     @property
     def supervisor(self) -> subprocess.Popen[bytes]:
