@@ -74,7 +74,12 @@ def _run(options: argparse.Namespace) -> int:
     if options.json:
         _write(options.json, json.dumps(document(trials, cells, {**host, "plan": plan._asdict()})) + "\n")
     if options.plot:
-        _write(options.plot, svg(trials, cells, f"requests while something happens at 0 s, {host['kernel']}"))
+        _write(
+            options.plot,
+            svg(
+                trials, cells, f"Time until a request is answered; red: it failed. At 0 s it happens. {host['kernel']}"
+            ),
+        )
     return int(options.check and not (judged and all(verdict.kept for verdict in judged)))
 
 

@@ -12,7 +12,7 @@ from .samples import Outcome, Sample
 from .trial import SCENARIOS, Trial
 
 _LEFT, _TOP, _BOTTOM = 132, 66, 30
-_WIDTH, _HEIGHT, _GAP = 148, 74, 8  # of one small picture, and between two
+_WIDTH, _HEIGHT, _CAPTION, _GAP = 148, 66, 16, 10  # of one small picture, the line below it, between two
 _BEFORE, _AFTER = -2.0, 10.0  # seconds from the event that are shown
 _BIN = 0.1  # seconds that share one stroke
 _FLOOR, _CEILING = 0.005, 5.0  # seconds; latency is drawn on a logarithmic scale
@@ -20,23 +20,22 @@ _MARKS = ((0.01, "10 ms"), (0.1, "0.1 s"), (1.0, "1 s"))
 
 _STYLE = (
     "text{font:12px sans-serif;fill:#333}.title{font-weight:bold;font-size:14px}.name{font-weight:bold}"
-    ".small{font-size:10px;fill:#777}.bad,.good{paint-order:stroke;stroke:#fff;stroke-width:3px}"
-    ".bad{font-weight:bold;fill:#c0392b}.good{fill:#2e7d32}.frame{fill:#fafafa;stroke:#ddd}"
+    ".small{font-size:10px;fill:#777}.bad{font-weight:bold;fill:#c0392b}.good{fill:#2e7d32}.frame{fill:#fafafa;stroke:#ddd}"
     ".mark{stroke:#e4e4e4}.event{stroke:#999;stroke-dasharray:2 2}.ok{stroke:#7a9cc6;fill:none;stroke-width:1.2}"
     ".ours{stroke:#d9822b;fill:none;stroke-width:1.2}.failed{fill:#c0392b}"
 )
 
 
 def svg(trials: Sequence[Trial], cells: Cells, title: str) -> str:
-    """Draw every trial, with the number of its failed requests in its corner."""
+    """Draw every trial, and below it the number of its failed requests."""
     names = list(dict.fromkeys(trial.contender for trial in trials))
     keys = [scenario for scenario in SCENARIOS if any(trial.scenario == scenario.key for trial in trials)]
     width = _LEFT + len(keys) * (_WIDTH + _GAP) + 4
-    height = _TOP + len(names) * (_HEIGHT + _GAP) + _BOTTOM
+    height = _TOP + len(names) * (_HEIGHT + _CAPTION + _GAP) + _BOTTOM
     size = f'width="{width}" height="{height}"'
     words = escape(title)
     columns = {scenario.key: _LEFT + place * (_WIDTH + _GAP) for place, scenario in enumerate(keys)}
-    rows = {name: _TOP + place * (_HEIGHT + _GAP) for place, name in enumerate(names)}
+    rows = {name: _TOP + place * (_HEIGHT + _CAPTION + _GAP) for place, name in enumerate(names)}
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} viewBox="0 0 {width} {height}" role="img">',
         f"<title>{words}</title><style>{_STYLE}</style><rect {size} fill='#fff'/>",
@@ -79,8 +78,7 @@ def _picture(trial: Trial) -> Iterator[str]:
 def _label(cell: Cell) -> str:
     inside = f" + {cell.inside} inside" if cell.inside else ""
     kind = "bad" if cell.failed else "good"
-    place = f'x="{_WIDTH - 4}" y="{_HEIGHT - 22}" text-anchor="end"'
-    return f'<text class="{kind}" {place}>{cell.failed} failed{inside}</text>'
+    return f'<text class="{kind}" y="{_HEIGHT + _CAPTION - 3}">{cell.failed} failed{inside}</text>'
 
 
 def _bins(trial: Trial) -> dict[int, list[Sample]]:
@@ -114,6 +112,7 @@ def _failures(bins: dict[int, list[Sample]]) -> Iterator[str]:
 
 
 def _axis(columns: dict[str, int], height: int) -> Iterator[str]:
+    """Seconds since it happened, below the last row."""
     for x in columns.values():
         for seconds in (0, 5, 10):
             anchor = "end" if seconds == _AFTER else "middle"

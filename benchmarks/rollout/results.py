@@ -115,7 +115,14 @@ def document(trials: Sequence[Trial], cells: Cells, host: Mapping[str, object]) 
                 "command_seconds": round(trial.ended - trial.event, 3),
                 "cell": _plain(cells[trial.contender, trial.scenario]),
                 "samples": [
-                    [round(one.at - trial.event, 4), round(one.seconds, 5), one.outcome, one.version, one.kept]
+                    [
+                        round(one.at - trial.event, 4),
+                        round(one.seconds, 5),
+                        one.outcome,
+                        one.version,
+                        one.life,
+                        one.kept,
+                    ]
                     for one in trial.samples
                 ],
             }

@@ -172,7 +172,7 @@ def test_the_document_has_every_request() -> None:
     assert document["host"] == {"cpus": 2}
     first = document["trials"][0]
     assert (first["contender"], first["scenario"], first["command_seconds"]) == ("lithos-shared", "good", 1)
-    assert first["samples"][40] == [0, 0.015, "ok", "v2", False]
+    assert first["samples"][40] == [0, 0.015, "ok", "v2", "v2 life", False]
     assert [len(trial["samples"]) for trial in document["trials"]] == [101] * 3
     assert first["cell"]["after"]["p99"] == pytest.approx(15)
     assert document["trials"][1]["cell"]["failed_kept"] == 1

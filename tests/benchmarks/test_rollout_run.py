@@ -48,7 +48,7 @@ def test_a_trial_sees_both_versions(ended: subprocess.CompletedProcess[str], fol
     document = json.loads((folder / "rollout.json").read_text())
     good, killed = document["trials"]
     assert (good["contender"], good["cell"]["serves"]) == (PEER, ["v2"])
-    outcomes = {(version, outcome) for _, _, outcome, version, _ in good["samples"] if outcome == "ok"}
+    outcomes = {(version, outcome) for _, _, outcome, version, _, _ in good["samples"] if outcome == "ok"}
     assert outcomes == {("v1", "ok"), ("v2", "ok")}
     assert {kept for *_, kept in good["samples"]} == {True, False}
     assert (killed["cell"]["serves"], killed["cell"]["report"]["code"]) == (["v1"], 0)
