@@ -214,8 +214,10 @@ def test_the_application_loses_nothing_when_it_is_told_to_end(tmp_path: Path) ->
                 lives.add(until_it_answers(port).life)
 
             async def under_load() -> list[Sample]:
-                running = Load(Plan(port, seconds=60, timeout=60))
+                running = Load(Plan(port, seconds=600, timeout=60))
                 result = asyncio.create_task(running.run())
+                for _ in range(50):  # until both are in the middle of it
+                    await Connection(port, kept=False).ask()
                 first.send_signal(signal.SIGTERM)
                 await asyncio.to_thread(first.wait)
                 running.end()
