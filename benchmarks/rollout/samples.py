@@ -72,18 +72,23 @@ _LAST_WORDS = 0.25  # seconds
 def inside_the_dying(samples: Iterable[Sample]) -> list[Sample]:
     """The requests that were lost inside a process that died while it served them.
 
-    Such a request was cut, and the process that it was in never answers again. No supervisor can save it: the
-    connection was accepted, and the kernel closes it with its only owner. Ask this only where a process dies:
-    for one cut before its process had said who it is, it is enough that one fell silent at that time.
+    Such a request was cut, and the process that it was in answers none that is due after that. No supervisor can
+    save it: the connection was accepted, and the kernel closes it with its only owner. Ask this only where a process
+    dies: for one cut before its process had said who it is, it is enough that one fell silent at that time.
     """
-    last: dict[str, float] = {}
+    last: dict[str, Sample] = {}
     cut = []
-    for sample in samples:
+    for sample in sorted(samples):
         if sample.outcome is Outcome.OK:
-            last[sample.life] = max(last.get(sample.life, 0.0), sample.end)
+            last[sample.life] = sample
         elif sample.outcome is Outcome.CUT:
             cut.append(sample)
-    inside = [sample for sample in cut if sample.life and last.get(sample.life, 0.0) <= sample.end]
-    deaths = [*last.values(), *(sample.end for sample in inside)]
+    inside = [sample for sample in cut if sample.life and not _lives_after(sample.end, last.get(sample.life))]
+    deaths = [sample.end for sample in (*last.values(), *inside)]
     unknown = (sample for sample in cut if not sample.life)
     return inside + [one for one in unknown if any(abs(death - one.end) <= _LAST_WORDS for death in deaths)]
+
+
+def _lives_after(moment: float, last_answer: Sample | None) -> bool:
+    # By when it was due: of two that end together, the answer may be noticed after the cut.
+    return last_answer is not None and last_answer.at > moment

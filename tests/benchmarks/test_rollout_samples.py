@@ -52,6 +52,11 @@ def test_a_request_was_inside_a_process_that_never_answers_again() -> None:
     assert samples.inside_the_dying([request(1.99, life="a"), lost, request(2.5, life="b")]) == [lost]
 
 
+def test_a_last_answer_may_be_noticed_after_the_cut() -> None:
+    lost = request(2.000, Outcome.CUT, seconds=0.010)
+    assert samples.inside_the_dying([request(2.005, seconds=0.006), lost]) == [lost]
+
+
 def test_a_process_that_goes_on_has_lost_a_request_for_another_reason() -> None:
     assert samples.inside_the_dying([request(1), request(2, Outcome.CUT), request(2.1)]) == []
 
@@ -73,5 +78,5 @@ def test_nobody_is_dead_who_answers_later(history: list[Sample]) -> None:
     inside = samples.inside_the_dying(history)
     assert {one.outcome for one in inside} <= {Outcome.CUT}
     for one in inside:
-        later = [other for other in history if other.outcome is Outcome.OK and other.end > one.end]
+        later = [other for other in history if other.outcome is Outcome.OK and other.at > one.end]
         assert not one.life or one.life not in {other.life for other in later}
