@@ -129,7 +129,12 @@ CASES = [
     ),
     Case("no room, until those ahead serve", NEW._replace(instances=2), "- - old:ready new:proven new:warming", ""),
     Case("less than no room", NEW._replace(instances=2), "- - old:ready new:proven new:starting new:backoff", ""),
-    Case("none beside, as all places are taken", NEW._replace(instances=2), "new:proven new:ready - old:ready", ""),
+    Case(
+        "none beside, as all places are taken",
+        NEW._replace(instances=2, upgrade=Upgrade(2, 0)),
+        "new:proven new:ready - - old:ready",
+        "",
+    ),
     Case(
         "what cannot be spared does not keep what can",
         NEW._replace(instances=2),
