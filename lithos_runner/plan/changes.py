@@ -22,6 +22,8 @@ LIVE = frozenset(
 )
 """Keys that instances take over while they run; so are all below ``upgrade``."""
 
+_SOCKETS = ("tcp-ports", "udp-ports", "unix-sockets")
+_OF_A_LIVING_SOCKET = ("listen-backlog", "set-non-block", "reuse-addr", "mode", "user", "group")
 IMAGE = "image"
 IMAGE_IDENTITY = "image-identity"  # what tells a directory from another one of the same name; not for people
 _SECRET = "secret-environ."  # noqa: S105 a key; what it holds is never shown
@@ -119,7 +121,8 @@ def _fate_of_facts(before: Mapping[str, str], after: Mapping[str, str]) -> _Fate
 
 
 def _is_live(key: str) -> bool:
-    return key in LIVE or key.startswith("upgrade.")
+    first, _, last = key.partition(".")[0], *key.rpartition(".")[1:]
+    return key in LIVE or first == "upgrade" or (first in _SOCKETS and last in _OF_A_LIVING_SOCKET)
 
 
 def _reasons(differing: list[str], before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[str]:

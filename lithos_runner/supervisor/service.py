@@ -215,7 +215,7 @@ class Service:
         return next((one.reason for one in failed), "")
 
     def _settle(self) -> None:
-        if self.stable is self.goal:
+        if self.stable is self.goal or not self.goal.instances:  # what runs nowhere has not shown that it serves
             return
         if self.stable is not None and self.stable.spec != self.goal.spec:
             say(f"{self.name}: the new version serves on {self.goal.instances} instance(s)")

@@ -338,7 +338,8 @@ class Supervised:
         ending = self._ending.sentence() if self._ending else "ended"
         line = self._streams[1].file.last_line()
         last_line = f"; its last line on stderr: {line}" if line else ""
-        if self._ending and self._ending.code in self.group.normal_exit_codes:
+        served = self.machine.state is State.READY
+        if served and self._ending and self._ending.code in self.group.normal_exit_codes:
             self.on(Event.FINISH)
             say(f"{self.name} {ending} after {ran:.1f} s{self._what_next()}")
             return
