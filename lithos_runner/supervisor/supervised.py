@@ -275,6 +275,8 @@ class Supervised:
             self._cgroup.kill()
 
     def _give_up(self) -> None:
+        # Who waits for it would wait in vain.
+        self._means.listeners.release(self.group.ports, self.name)
         self._gave_up(self)
 
     # What outsiders see.
@@ -298,7 +300,7 @@ class Supervised:
             "restarts": self.machine.restarts,
             "last_exit": self._last_exit._asdict() if self._last_exit else None,
             "cgroup": self._means.tree.path(group.sandbox, f"{group.process}.{self.index}"),
-            "ports": [port.port for port in group.ports if port.port],
+            "ports": list(dict.fromkeys(port.port for port in group.ports if port.port)),
             "oom_kills": self._oom_kills,
             "spec": group.spec,
         }

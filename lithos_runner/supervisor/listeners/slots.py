@@ -140,6 +140,7 @@ class Slots:
 
     def enter_rotation(self, slot: str) -> None:
         """Let new connections reach the slot. Raises ListenFailed."""
+        self.of(slot)
         if slot not in self._rotation:
             self._rotation.append(slot)
         self._steer()
