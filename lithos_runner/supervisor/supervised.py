@@ -189,9 +189,6 @@ class Supervised:
     def _overdue(self) -> None:
         self.on(Event.TIMEOUT)
 
-    def _nothing(self) -> None:
-        """The service sees who has failed."""
-
     def _enter_rotation(self) -> None:
         self._means.listeners.enter_rotation(self.group.ports, self.name)
 
@@ -383,6 +380,10 @@ class Supervised:
         if self._cgroup is not None:
             self._cgroup.kill()
 
+    def _give_up(self) -> None:
+        # Who waits in its queue would wait in vain.
+        self._means.listeners.release(self.group.ports, self.name)
+
     # What outsiders see.
 
     def snapshot(self) -> dict[str, object]:
@@ -404,7 +405,7 @@ class Supervised:
             "restarts": self.machine.restarts,
             "last_exit": self._last_exit._asdict() if self._last_exit else None,
             "cgroup": self._means.tree.path(group.sandbox, f"{group.process}.{self.index}"),
-            "ports": [port.port for port in group.ports if port.port],
+            "ports": list(dict.fromkeys(port.port for port in group.ports if port.port)),
             "image": group.launch.file_system.path if group.launch.file_system.is_image else "",
             "oom_kills": self._oom_kills,
             "version": self.version,
@@ -447,5 +448,5 @@ _DO: dict[Action, Callable[[Supervised], None]] = {
     Action.LEAVE_ROTATION: Supervised._leave_rotation,
     Action.SEND_STOP_SIGNAL: Supervised._send_stop_signal,
     Action.KILL: Supervised._kill,
-    Action.GIVE_UP: Supervised._nothing,
+    Action.GIVE_UP: Supervised._give_up,
 }

@@ -60,6 +60,19 @@ def test_what_waits_for_an_instance_that_was_killed_is_answered_by_its_next_life
     running.stop()
 
 
+def test_what_waits_for_an_instance_that_is_given_up_is_answered_by_another(real_host: RealHost) -> None:
+    """The first slot has what came before anybody was ready, and it never will be."""
+    port = real_host.port()
+    first_fails = 'import os\nif os.environ["LITHOS_NAME"].endswith(".0"): raise SystemExit(1)\n' + SERVER
+    running = real_host.start(real_host.program(first_fails, tcp_ports=by_slot(port), instances=2, restart_timeout=0.5))
+    running.until_started()
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
+        client.sendall(b"?")
+        running.until_said("given up after")
+        assert client.recv(99).decode() == f"run/{running.name}.1"
+    running.stop()
+
+
 def test_datagrams_reach_the_instances(real_host: RealHost) -> None:
     port = free_port(kind=socket.SOCK_DGRAM)
     udp = {str(port): {"fd": 3, "host": "127.0.0.1", "reuse-port": True}}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from open_listeners import PATIENCE, Opened, connect, datagrams, entry, free_port
 
-from lithos_runner.supervisor.listeners import ListenFailed
+from lithos_runner.supervisor.listeners import ListenFailed, steering
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -333,6 +333,20 @@ def test_we_do_not_slip_into_a_group_of_somebody_elses(opened: Opened, kind: int
         make = entry if kind == socket.SOCK_STREAM else datagrams
         with pytest.raises(ListenFailed, match=rf"Address already in use by .*\(pid {os.getpid()}\)"):
             opened.open(make(other.getsockname()[1], reuse_port=True))
+
+
+def test_the_number_of_slots_is_bounded(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steering, "POSITIONS", 2)
+    port = entry(free_port(), reuse_port=True)
+    opened.open(port)
+    in_rotation(opened, port, *SLOTS[:2])
+    with pytest.raises(ListenFailed) as caught:
+        opened.descriptor(port, SLOTS[2])
+    assert str(caught.value) == (
+        f"cannot steer connections of {port.address}: there are 2 sockets already; "
+        "instances without reuse-port share one socket"
+    )
+    connect(port).close()
 
 
 # What applications may try

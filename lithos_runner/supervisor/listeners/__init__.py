@@ -40,11 +40,11 @@ class Listeners:
         try:
             for port in ports:
                 opened = self._opened.get(port.identity)
-                if opened is not None:
-                    _compare(opened.port, port)
-                    continue
-                self._opened[port.identity] = _kind(port).open(port, self._around)
-                made.append(port.identity)
+                if opened is None:
+                    self._opened[port.identity] = _kind(port).open(port, self._around)
+                    made.append(port.identity)
+                elif refusal := _refusal(opened.port, port):
+                    raise ListenFailed(refusal)
         except ListenFailed:
             for identity in made:
                 self._opened.pop(identity).close()
@@ -61,13 +61,13 @@ class Listeners:
             wanted.setdefault(port.identity, port)
         for identity in self._opened.keys() - wanted.keys():
             self._opened.pop(identity).close()
-        sentences = []
+        refusals = []
         for identity, opened in self._opened.items():
-            if _refusal(opened.port, wanted[identity]):
-                sentences.append(_refusal(opened.port, wanted[identity]))
+            if refusal := _refusal(opened.port, wanted[identity]):
+                refusals.append(refusal)
             else:
                 opened.change(wanted[identity])
-        return sentences
+        return refusals
 
     def descriptors(self, ports: Iterable[Port], slot: str) -> dict[int, int]:
         """Return the sockets as the slot's application shall see them: its descriptor → ours.
@@ -157,11 +157,6 @@ def _refusal(old: Port, new: Port) -> str:
         f"cannot change {keys} of {old.address}, which is open with {now}: "
         "that needs a new socket; stop the instances that have it, or take another port"
     )
-
-
-def _compare(old: Port, new: Port) -> None:
-    if refusal := _refusal(old, new):
-        raise ListenFailed(refusal)
 
 
 __all__ = ["ListenFailed", "Listeners", "needs_new_socket"]

@@ -11,6 +11,7 @@ Three rules keep every connection:
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable
@@ -140,6 +141,7 @@ class Slots:
 
     def enter_rotation(self, slot: str) -> None:
         """Let new connections reach the slot. Raises ListenFailed."""
+        self.of(slot)
         if slot not in self._rotation:
             self._rotation.append(slot)
         self._steer()
@@ -152,7 +154,7 @@ class Slots:
         if slot in self._rotation:
             self._rotation.remove(slot)
             self._last = slot
-        self._steer()
+            self._steer()
 
     def _steer(self) -> None:
         chosen = [self._members[slot] for slot in self._rotation or [self._last] if slot in self._members]
@@ -216,6 +218,13 @@ def _steering(port: Port, survivor: socket.socket | None) -> Steering:
         raise _unsteered(port, error) from error
 
 
+_HINTS = {
+    **dict.fromkeys((errno.EPERM, errno.ENOSYS), "; reuse-port needs root and eBPF (CONFIG_BPF_SYSCALL)"),
+    errno.ENOSPC: "; instances without reuse-port share one socket",
+}
+
+
 def _unsteered(port: Port, error: OSError) -> ListenFailed:
-    hint = "reuse-port needs root and eBPF (CONFIG_BPF_SYSCALL); without it the instances can share one socket"
-    return ListenFailed(f"cannot steer connections of {port.address}: {error.filename}: {error.strerror}; {hint}")
+    what = f"{error.filename}: " if error.filename else ""
+    hint = _HINTS.get(error.errno or 0, "")
+    return ListenFailed(f"cannot steer connections of {port.address}: {what}{error.strerror}{hint}")

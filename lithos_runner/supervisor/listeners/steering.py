@@ -154,7 +154,7 @@ class Steering:
             except FileExistsError:  # by a survivor's socket that has not been adopted yet
                 continue
             return position
-        raise OSError(errno.E2BIG, os.strerror(errno.E2BIG), f"eBPF map of {POSITIONS} sockets")
+        raise OSError(errno.ENOSPC, f"there are {POSITIONS} sockets already")
 
     def replace(self, position: int, member: socket.socket) -> None:
         """Put a listening socket at a position, whoever was there."""
