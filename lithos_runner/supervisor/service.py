@@ -33,6 +33,7 @@ class Service:
         self._means = means
         self._changed = changed
         self._retired = False
+        self._remark = ""  # the last one that was said: one for all instances is enough
 
     @classmethod
     def restore(cls, record: dict[str, Any], means: Means, changed: Callable[[Service], None]) -> Self:
@@ -116,16 +117,13 @@ class Service:
 
     def restart(self, indices: Collection[int]) -> None:
         """Replace instances by new ones of the same configuration, as in a roll-out."""
-        if self.goal.spec != self.wanted.spec:
-            self.retry()
-            return
         # What runs is another version from now on: should the new ones fail, it stays.
-        past = self.wanted._replace(spec=f"{self.wanted.spec}~{self.generation}")
+        past = self.goal._replace(spec=f"{self.goal.spec}~{self.generation}")
         for index in indices:
             self.instances[index].version = past.spec
         if self.stable is not None:
             self.stable = past
-        self._aim(self.wanted)
+        self._aim(self.goal, self.reason)
         self._soon()
 
     def retire(self) -> None:
@@ -142,8 +140,8 @@ class Service:
             hurry = again and instance.machine.state is State.STOPPING
             instance.on(Event.TIMEOUT if hurry else Event.STOP)
 
-    def _aim(self, group: Group) -> None:
-        self.goal, self.reason = group, ""
+    def _aim(self, group: Group, reason: str = "") -> None:
+        self.goal, self.reason = group, reason
         self.generation += 1
         self._remember()
 
@@ -153,7 +151,10 @@ class Service:
         """Look at everything at the end of this turn of the loop: an instance may be in the middle of an event."""
         self._means.loop.deadline(self, time.monotonic(), self.advance)
 
-    def _instance_changed(self, _instance: Supervised) -> None:
+    def _instance_changed(self, instance: Supervised) -> None:
+        if instance.remark and instance.remark != self._remark:
+            self._remark = instance.remark
+            say(f"{self.name}: {instance.remark}")
         self._soon()
 
     def advance(self) -> None:

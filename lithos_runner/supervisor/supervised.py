@@ -153,6 +153,11 @@ class Supervised:
             self.on(Event.UNUSABLE)
         self._changed(self)
 
+    @property
+    def remark(self) -> str:
+        """What people should know of how it became ready; "" for nothing."""
+        return self._signs.remark
+
     def adjust(self, group: Group) -> None:
         """Take over what an instance need not be started again for."""
         self.group = group
