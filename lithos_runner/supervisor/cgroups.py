@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 
 import cgroup
+
+from ..launch import kernel
 
 SLICE = "lithos.slice"
 ENFORCE, AVAILABLE, OFF = "enforce", "available", "off"
@@ -19,6 +22,7 @@ ENFORCE, AVAILABLE, OFF = "enforce", "available", "off"
 _NO_LIMIT = {"cpu.max": "max 100000"}  # every other file takes "max" alone
 # Enabled wherever the host has them, limits or not: every instance can be measured.
 _MEASURED = ("cpu", "io", "memory", "pids")
+_MOST_KILLS = 64
 
 
 class Tree:
@@ -37,6 +41,7 @@ class Tree:
         self._controllers = frozenset(controllers)
         self._sandboxes: dict[str, cgroup.Group] = {}
         self._limits: dict[str, dict[str, str]] = {}
+        self._kills: int | None = None  # that a group needs so that our clones live in it
 
     def not_enforced(self, limits: Iterable[str]) -> list[str]:
         """Return the controllers that ``limits`` (file names) need and that this supervisor will not use."""
@@ -127,11 +132,25 @@ class Tree:
             _clear(parent, instance)
             group = parent.create(instance)
         try:
+            self._let_clones_live(group)
             group.apply(self._enforced(limits))
         except BaseException:
             group.remove()
             raise
         return group
+
+    def _let_clones_live(self, group: cgroup.Group) -> None:
+        """Make a new and empty group one that our clones live in.
+
+        Since 6.14 Linux kills at once what clone3(2) puts into a group that was killed (cgroup.kill) more or less
+        often than that of its parent: cgroup_css_set_fork() compares the counts before it knows the new group. And
+        an init may have killed ours before it started us there.
+        """
+        if self._kills is None:
+            self._kills = _kills_until_a_clone_lives(group)
+            return
+        for _ in range(self._kills):
+            group.kill()
 
     def _enforced(self, limits: Mapping[str, str]) -> dict[str, str]:
         # With ENFORCE nothing is left out, whoever forgot `check`: what cannot be written is an error.
@@ -156,6 +175,25 @@ class Tree:
             self.discard(sandbox)
         with suppress(OSError):
             os.rmdir(self.hierarchy.path(self.path("", "")))
+
+
+def _kills_until_a_clone_lives(group: cgroup.Group) -> int:
+    for kills in range(_MOST_KILLS):
+        if _clone_lives(group):
+            return kills
+        group.kill()
+    return 0  # it is not that what kills them
+
+
+def _clone_lives(group: cgroup.Group) -> bool:
+    pid, pidfd = kernel.clone3(0, group.fd)
+    if pid == 0:
+        os._exit(0)
+    try:
+        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+    finally:
+        os.close(pidfd)
+    return result is not None and result.si_status != signal.SIGKILL
 
 
 def _clear(parent: cgroup.Group, name: str) -> None:
