@@ -104,7 +104,15 @@ class Site:
         with Observer() as observer:
             found = [one for one in observer.supervisors() if one.runtime == self._runtime]
             return [
-                Instance(one.name, one.state, observer.observe(one).pid, one.generation, one.restarts, one.cgroup)
+                Instance(
+                    one.name,
+                    Path(one.image).name,
+                    one.state,
+                    observer.observe(one).pid,
+                    one.generation,
+                    one.restarts,
+                    one.cgroup,
+                )
                 for supervisor in found
                 for one in supervisor.instances
             ]
