@@ -98,6 +98,8 @@ class Service:
         before, self.wanted = self.wanted, group
         self._retired = False
         if group.spec != before.spec:
+            if self.stable is None and self._serves_everywhere():
+                self.stable = self.goal  # it had no time to prove itself, but a version that fails must not replace it
             self._aim(group)
         elif self.goal.spec == group.spec:
             self.goal = group
@@ -108,6 +110,13 @@ class Service:
                 instance.adjust(group)
         self._remember()
         self._soon()
+
+    def _serves_everywhere(self) -> bool:
+        """Whether the goal's version is ready in every place, proven or not."""
+        places = [self.instances.get(index) for index in range(self.goal.instances)]
+        return bool(places) and all(
+            one and one.version == self.goal.spec and one.machine.state is State.READY for one in places
+        )
 
     def retry(self) -> None:
         """Try a version again that was rolled back."""
