@@ -189,8 +189,16 @@ class Lithos:
 
     def replace_supervisor(self) -> None:
         """Do `kill -9` to the supervisor and start the next one, whatever it finds."""
+        self.kill_only_the_supervisor()
+        self.restart_supervisor()
+
+    def kill_only_the_supervisor(self) -> None:
+        """Do `kill -9` to the supervisor, and start none."""
         self.supervisor.kill()
         self.supervisor.wait()
+
+    def restart_supervisor(self) -> None:
+        """Start the next one, as an init does."""
         self._process = self.stage.restart(*self.site.command("tree"))
 
     @property
