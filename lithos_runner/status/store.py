@@ -154,7 +154,7 @@ class StateDirectory:
         return cls(runtime)
 
     def write_supervisor(self, supervisor: Mapping[str, object]) -> None:
-        """Say what this supervisor is: pid, config, started, log_dir, limits, not_enforced.
+        """Say what this supervisor is: pid, config, started, log_dir, limits, cgroup_parent, not_enforced.
 
         `pid_start` is added, by which those who may not open the lock tell it from a recycled pid.
         """

@@ -365,6 +365,7 @@ class Supervisor:
                 "started": self._started,
                 "log_dir": self._host.log_directory,
                 "limits": self._tree.mode,
+                "cgroup_parent": self._tree.parent,
                 "not_enforced": sorted({name for group in groups for name in self._tree.not_enforced(group.limits)}),
                 "faults": self._faults,
             }
