@@ -138,9 +138,7 @@ def sequence(
         operations.RestrictSystemCalls(host.seccomp),
         operations.VerifyDescriptors(files),
         operations.Verify(spec.uid, spec.gid, host.last_capability),
-        operations.Execute(
-            spec.executable, spec.arguments, environment(spec), moved.get(host.init), spec.terminal
-        ),
+        operations.Execute(spec.executable, spec.arguments, environment(spec), moved.get(host.init), spec.terminal),
     ]
 
 
