@@ -101,7 +101,7 @@ class Service:
             self._aim(group)
         elif self.goal.spec == group.spec:
             self.goal = group
-        else:
+        elif group.instances != before.instances:
             self.goal = self.goal._replace(instances=group.instances)
         for instance in self.instances.values():
             if instance.version == group.spec:
@@ -109,11 +109,16 @@ class Service:
         self._remember()
         self._soon()
 
+    def reject(self, group: Group, reason: str) -> None:
+        """Do not even try what the configuration says now, as it cannot end well; go on as before."""
+        self.wanted, self.reason = group, reason
+        self.generation += 1
+        say(f"{self.name}: not rolled out: {reason}", ERROR)
+        self._remember()
+
     def retry(self) -> None:
-        """Try a version again that was rolled back."""
-        if self.goal.spec != self.wanted.spec:
-            self._aim(self.wanted)
-            self._soon()
+        """Take a version that was rolled back or rejected for a new one when the configuration is read again."""
+        self.wanted = self.goal
 
     def restart(self, indices: Collection[int]) -> None:
         """Replace instances by new ones of the same configuration, as in a roll-out."""

@@ -17,6 +17,7 @@ import cgroup
 
 from ..launch.launcher import Launcher
 from ..plan.instance import State
+from ..plan.room import Demand, shortage
 from ..status import names, store
 from . import loader, upgrade
 from .adoption import survivors
@@ -326,10 +327,13 @@ class Supervisor:
             say(remark, WARN)
         self._retire({group.name for group in desired.groups}, desired)
         for group in desired.groups:
-            if group.name in self._services:
-                self._services[group.name].desire(group)
-            else:
+            service = self._services.get(group.name)
+            if service is None:
                 self._add(group)
+            elif reason := self._shortage(service, group, desired):
+                service.reject(group, reason)
+            else:
+                service.desire(group)
         self._tidy()
         self._write_supervisor()
 
@@ -353,6 +357,15 @@ class Supervisor:
         for name, service in self._services.items():
             if name not in wanted and not desired.is_broken(service.wanted):
                 service.retire()
+
+    def _shortage(self, service: Service, group: Group, desired: Desired) -> str:
+        """Say why there is too little memory to go from what the service runs to ``group``; "" if there is not."""
+        if group.spec == service.wanted.spec:
+            return ""
+        limit = desired.sandboxes[group.sandbox].get("memory.max")
+        others = [each for each in desired.groups if each.sandbox == group.sandbox and each.name != group.name]
+        demands = [_demand(each) for each in others]
+        return shortage(int(limit) if limit else None, _demand(service.goal), _demand(group), demands)
 
     def _add(self, group: Group) -> None:
         self._sweep(group)
@@ -490,6 +503,11 @@ _ANSWERS: dict[str, Callable[[Supervisor, dict[str, Any]], dict[str, Any]]] = {
     "scale": Supervisor._scale,
     "stop": Supervisor._stop,
 }
+
+
+def _demand(group: Group) -> Demand:
+    memory = group.limits.get("memory.max", "max")
+    return Demand(group.instances, group.upgrade.max_surge, None if memory == "max" else int(memory))
 
 
 def _remove_directory(path: str) -> None:

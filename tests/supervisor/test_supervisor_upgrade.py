@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from real_host import SERVER, until
+from real_host import SERVER, request, until
 
 from lithos_runner.supervisor import upgrade
 from lithos_runner.supervisor.desired import Port
@@ -50,8 +51,6 @@ def lives(running: Running) -> list[tuple[str, int]]:
 
 @pytest.mark.parametrize("reuse_port", [False, True], ids=["shared", "reuse-port"])
 def test_instances_and_connections_stay(real_host: RealHost, *, reuse_port: bool) -> None:
-    from real_host import request
-
     port = real_host.port()
     ports = {str(port): {"fd": 3, "host": "127.0.0.1", "reuse-port": reuse_port}}
     running = real_host.start(real_host.program(SERVER, tcp_ports=ports, instances=3))
@@ -71,15 +70,19 @@ def test_instances_and_connections_stay(real_host: RealHost, *, reuse_port: bool
 
 def test_what_a_child_ended_with_is_known_afterwards(real_host: RealHost) -> None:
     port = real_host.port()
-    program = "import socket\nclient, _ = socket.socket(fileno=3).accept()\nclient.recv(100)\nclient.close()\nraise SystemExit(7)"
+    program = """
+import socket
+client, _ = socket.socket(fileno=3).accept()
+client.recv(100)
+client.close()
+raise SystemExit(7)
+"""
     running = real_host.start(real_host.program(program, port=port))
     running.until_started()
     running.until_state("ready")
     running.send(signal.SIGUSR2)
     running.until_said("adopted 1 instance(s)")
     running.until_started()
-    from real_host import request
-
     assert request(port) == ""
     running.until_said("exited with code 7 after")
     running.stop()
@@ -92,9 +95,7 @@ def test_a_port_that_no_instance_has_is_handed_over(real_host: RealHost) -> None
         real_host.program("raise SystemExit(1)", port=port, restart_timeout=60, readiness="alive")
     )
     running.until_said("; next start in")
-    from socket import create_connection
-
-    with create_connection(("127.0.0.1", port)) as client:
+    with socket.create_connection(("127.0.0.1", port)) as client:
         running.send(signal.SIGUSR2)
         running.until_started()
         client.settimeout(0.2)
