@@ -23,7 +23,7 @@ docs: .venv/tests ## build the documentation, warnings are errors
 	$(BIN)/sphinx-build -W -q -b html docs docs/_build/html
 
 unit: .venv/tests ## tests that need no virtual machine; they need root
-	@scripts/need bubblewrap crun vagrant vagrant-libvirt
+	@scripts/need bubblewrap crun vagrant vagrant-libvirt golang-go nodejs systemd
 	$(BIN)/pytest
 
 vm: .venv/tests ## tests of limits, OOM and systemd in a virtual machine
@@ -46,7 +46,7 @@ bench-launch: .venv/tests ## time a start against bwrap and crun on this host
 
 .venv/tests: .venv/runs
 	@echo "setting up what the tests need"
-	@$(BIN)/pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable '.[test,lint,docs]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable '.[test,stacks,lint,docs]'
 	@touch $@
 
 clean: ## remove what was made here; the cache of the virtual machine stays in ~/.cache/lithos-runner

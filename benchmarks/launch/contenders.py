@@ -158,7 +158,7 @@ def all_contenders(stage: Stage, stack: ExitStack) -> list[Contender]:
 def _ours(stage: Stage, stack: ExitStack, output: int) -> list[Contender]:
     tree = Tree(AVAILABLE)
     stack.callback(tree.close)
-    tree.prepare([_SANDBOX])
+    tree.prepare(_SANDBOX, {})
     launcher = Launcher(stage.roots)
     stack.callback(launcher.close)
     return [

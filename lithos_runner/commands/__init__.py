@@ -12,3 +12,6 @@ class CommandError(Exception):
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+MASTER_FILE = "/etc/lithos/master.yaml"

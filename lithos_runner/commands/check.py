@@ -7,14 +7,12 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from . import CommandError
+from . import MASTER_FILE, CommandError
 
 if TYPE_CHECKING:  # yaml and attrs cost 50 ms, which `lithos --help` need not pay
     from lithos_runner.config import Container, Error, Host
 
 HELP = "check configuration files and report every fault with file, line and column"
-
-MASTER_FILE = "/etc/lithos/master.yaml"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -267,13 +267,11 @@ class Container:
         Record(ResolvConf, "mapping"),
         "The file `/etc/resolv.conf`, see [below](#resolv-conf-and-hosts-file).",
         default=ResolvConf(),
-        refused=Refused.BY_RUN,
     )
     hosts_file: HostsFile = key(  # noqa: RUF009 - key() is attrs.field()
         Record(HostsFile, "mapping"),
         "The file `/etc/hosts`, see [below](#resolv-conf-and-hosts-file).",
         default=HostsFile(),
-        refused=Refused.BY_RUN,
     )
     stdout_stderr_file: str | None = key(
         formats.PLAIN_PATH,
@@ -288,13 +286,11 @@ class Container:
         FLAG,
         "Start only the process again when it ends, in the same mounts and namespaces.",
         default=False,
-        refused=Refused.BY_RUN,
     )
     normal_exit_codes: tuple[int, ...] = key(
         ListOf(Integer(minimum=0, maximum=255)),
         "Exit codes that are no failure.",
         default=(),
-        refused=Refused.BY_RUN,
     )
     uid_map: tuple[IdMap, ...] = key(
         ID_MAPS,

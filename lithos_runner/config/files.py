@@ -81,7 +81,7 @@ class RootedFiles:
         outer = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             # An image may be a link to another one, but it does not lead out of the directory of the images.
-            self._fd = _openat2(outer, below, os.O_PATH | os.O_DIRECTORY, RESOLVE_BENEATH) if below else os.dup(outer)
+            self._fd = openat2(outer, below, os.O_PATH | os.O_DIRECTORY, RESOLVE_BENEATH) if below else os.dup(outer)
         finally:
             os.close(outer)
 
@@ -118,7 +118,7 @@ class RootedFiles:
         return os.path.join(self._shown, path.lstrip("/"))
 
     def _open(self, path: str, flags: int) -> int:
-        return _openat2(self._fd, path, flags, RESOLVE_IN_ROOT)
+        return openat2(self._fd, path, flags, RESOLVE_IN_ROOT)
 
 
 def _names(directory: str | int) -> list[str]:
@@ -178,7 +178,9 @@ def _refusal(shown: str, message: str) -> Unreadable:
 
 # openat2(2); its number is the same on every architecture.
 _NR_OPENAT2 = 437
+RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 
@@ -191,7 +193,8 @@ class _OpenHow(ctypes.Structure):
     _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]
 
 
-def _openat2(directory: int, path: str, flags: int, resolve: int) -> int:
+def openat2(directory: int, path: str, flags: int, resolve: int) -> int:
+    """openat2(2) with O_CLOEXEC, never through a magic link of /proc; raises OSError with the path."""
     how = _OpenHow(flags=flags | os.O_CLOEXEC, resolve=resolve | RESOLVE_NO_MAGICLINKS)
     for _ in range(_RETRIES):
         descriptor = _libc.syscall(

@@ -38,13 +38,12 @@ class Service:
     """
 
     sandbox: str
+    settings: Sandbox
     process: str
     entry: Process
     container: Container
-    root: str
-    """The directory of the image on the host."""
-    sources: Mapping[str, str]
-    """Mount point → directory of the host, for the volumes that show one."""
+    sources: Mapping[str, tuple[str, str]]
+    """Mount point → directory that the sandbox names and path below it, for the volumes that show one."""
     unix_paths: Mapping[str, str]
     """Key of `unix_sockets` → path on the host."""
 
@@ -52,6 +51,11 @@ class Service:
     def name(self) -> str:
         """`sandbox/process`."""
         return f"{self.sandbox}/{self.process}"
+
+    @property
+    def root(self) -> str:
+        """The directory of the image on the host."""
+        return os.path.join(self.settings.image_dir, self.entry.image)
 
     @property
     def instances(self) -> tuple[str, ...]:
@@ -82,6 +86,10 @@ class Host:
     sandboxes: Mapping[str, SandboxServices]
     errors: tuple[Error, ...]
     broken: frozenset[str]
+    process_files: Mapping[str, str]
+    """Where the process file of each sandbox is, or will be."""
+    devfs: str
+    """The directory for /dev, if the master file names one."""
 
 
 def load_host(master_file: str, *, alternates: Mapping[str, str] | None = None) -> Host:
@@ -97,6 +105,37 @@ def load_host(master_file: str, *, alternates: Mapping[str, str] | None = None) 
     return reader.host(master)
 
 
+@attrs.frozen(kw_only=True)
+class SandboxEntries:
+    """The sandbox file of a name and its process file; None for one that is wrong, as is what depends on it."""
+
+    name: str
+    settings: Sandbox | None
+    entries: Mapping[str, Process] | None
+
+
+@attrs.frozen(kw_only=True)
+class HostEntries:
+    """The files of a host except for those inside images; with `errors`, what they concern is None."""
+
+    master: Master | None
+    sandboxes: tuple[SandboxEntries, ...]
+    errors: tuple[Error, ...]
+
+
+def load_entries(master_file: str) -> HostEntries:
+    """Read the master file, the sandbox files and their process files, and nothing inside an image.
+
+    This is for questions that must be answered also when an image is broken or not there. Ownership is checked as by
+    `load_host`; never raises for what the files hold.
+    """
+    reader = _EntryReader({})
+    master = reader.read(master_file, MASTER)
+    if master is not None:
+        reader.master(master)
+    return reader.result(master)
+
+
 class _Reader:
     """Goes through the files and collects what is right and what is wrong."""
 
@@ -108,6 +147,7 @@ class _Reader:
         self.errors: list[Error] = []
         self.broken: set[str] = set()
         self.sandboxes: dict[str, Document[Sandbox]] = {}
+        self.process_files: dict[str, str] = {}
         self.meetings: list[Meeting] = []
         self.containers: dict[tuple[str, str, str], ContainerFile | ConfigErrors | OSError] = {}
         self.documents: dict[tuple[str, tuple[tuple[str, str], ...]], Document[Container]] = {}
@@ -164,7 +204,8 @@ class _Reader:
         if sandbox is None or not sandbox.is_sound(("config-file",)):
             return
         self.sandboxes[name] = sandbox
-        processes = self.processes(name, os.path.join(processes_dir, sandbox.value.config_file or f"{name}.yaml"))
+        self.process_files[name] = os.path.join(processes_dir, sandbox.value.config_file or f"{name}.yaml")
+        processes = self.processes(name, self.process_files[name])
         if processes is None:
             return
         before = len(self.meetings)
@@ -264,7 +305,37 @@ class _Reader:
             },
             errors=ConfigErrors(dict.fromkeys(self.errors)).errors,
             broken=frozenset(self.broken),
+            process_files=self.process_files,
+            devfs=master.value.devfs_dir if master is not None and ("devfs-dir",) in master.found else "",
         )
+
+
+class _EntryReader(_Reader):
+    """Stops at the images: an entry of a process file is only noted."""
+
+    def __init__(self, alternates: Mapping[str, str]) -> None:
+        super().__init__(alternates)
+        self.entries: dict[str, dict[str, Process]] = {}
+
+    def service(self, entry: Entry) -> None:
+        """Note the entry."""
+        self.entries.setdefault(entry.sandbox_name, {})[entry.name] = entry.value
+
+    def result(self, master: Document[Master] | None) -> HostEntries:
+        """What was read."""
+        names = sorted({*self.sandboxes, *self.broken})
+        return HostEntries(
+            master=master.value if master is not None and master.is_sound() else None,
+            sandboxes=tuple(map(self._entries, names)),
+            errors=ConfigErrors(dict.fromkeys(self.errors)).errors,
+        )
+
+    def _entries(self, name: str) -> SandboxEntries:
+        sandbox = self.sandboxes.get(name)
+        if sandbox is None or not sandbox.is_sound():
+            return SandboxEntries(name=name, settings=None, entries=None)
+        entries = None if name in self.broken else self.entries.get(name, {})
+        return SandboxEntries(name=name, settings=sandbox.value, entries=entries)
 
 
 def _service(meeting: Meeting) -> Service:
@@ -272,6 +343,7 @@ def _service(meeting: Meeting) -> Service:
     sources = {point: volume_source(volume, settings) for point, volume in container.volumes.items()}
     return Service(
         sandbox=meeting.sandbox_name,
+        settings=settings,
         process=meeting.name,
         entry=meeting.value,
         container=attrs.evolve(
@@ -280,7 +352,6 @@ def _service(meeting: Meeting) -> Service:
             group_id=settings.default_group if container.group_id is None else container.group_id,
             memory_limit=memory_of(meeting),
         ),
-        root=os.path.join(settings.image_dir, meeting.value.image),
         sources={point: source for point, source in sources.items() if source is not None},
         unix_paths={path: real for path, real in unix_paths(meeting).items() if real is not None},
     )

@@ -7,6 +7,7 @@ without faults of their own, so that one mistake is not reported twice.
 from __future__ import annotations
 
 import ipaddress
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -314,25 +315,29 @@ def volumes(meeting: Meeting) -> Iterator[Error]:
         yield meeting.container.error(_path_of(meeting.container, "volumes", point), message + more)
 
 
-def volume_source(volume: object, sandbox: Sandbox) -> str | None:
-    """The directory of the host that a volume shows; None when it shows none. The longest prefix wins."""
+def volume_source(volume: object, sandbox: Sandbox) -> tuple[str, str] | None:
+    """The directory that the sandbox names and the path below it that a volume shows; None when it shows none.
+
+    The longest prefix wins.
+    """
     if isinstance(volume, Readonly):
         # The same virtual path in both is the read-only one.
-        return _real(volume.path, {**sandbox.writable_paths, **sandbox.readonly_paths})
+        return _place(volume.path, {**sandbox.writable_paths, **sandbox.readonly_paths})
     if isinstance(volume, Persistent):
-        return _real(volume.path, sandbox.writable_paths)
+        return _place(volume.path, sandbox.writable_paths)
     return None
 
 
-def _real(path: str, directories: Mapping[str, str]) -> str | None:
+def _place(path: str, directories: Mapping[str, str]) -> tuple[str, str] | None:
     prefix = find_prefix(path, list(directories))
-    return None if prefix is None else below(prefix, path, directories[prefix])
+    return None if prefix is None else (directories[prefix], below(prefix, path))
 
 
 def unix_paths(meeting: Meeting) -> dict[str, str | None]:
     """Virtual path of each UNIX socket → its path on the host; None when the sandbox does not name one."""
     writable = meeting.sandbox.value.writable_paths
-    return {path: _real(path, writable) for path in meeting.container.value.unix_sockets}
+    places = {path: _place(path, writable) for path in meeting.container.value.unix_sockets}
+    return {path: os.path.join(*place) if place else None for path, place in places.items()}
 
 
 def unix_sockets(meeting: Meeting) -> Iterator[Error]:

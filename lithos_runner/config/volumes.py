@@ -81,7 +81,6 @@ def find_prefix(path: str, prefixes: list[str]) -> str | None:
     return max(inside, key=len, default=None)
 
 
-def below(prefix: str, path: str, target: str) -> str:
-    """Where `path`, which lies below the virtual `prefix`, is when the prefix stands for `target`."""
-    rest = path[len(prefix.rstrip("/")) :].lstrip("/")
-    return f"{target.rstrip('/')}/{rest}".rstrip("/") or "/"
+def below(prefix: str, path: str) -> str:
+    """What is left of `path`, which lies below the virtual `prefix`; "" when they are the same."""
+    return path[len(prefix.rstrip("/")) :].lstrip("/")

@@ -12,6 +12,7 @@ loaded by the supervisor.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 from collections.abc import Callable
@@ -75,8 +76,10 @@ PR_GET_SECCOMP = 21
 PR_SET_NO_NEW_PRIVS = 38
 PR_SET_PDEATHSIG = 1
 PR_SET_SECCOMP = 22
+RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
 RLIMIT_NOFILE = 7
 SECCOMP_MODE_FILTER = 2
 KERNEL_SIGSET_SIZE = 8
@@ -84,6 +87,7 @@ SIG_SETMASK = 2
 SIZEOF_SIGACTION = 32  # the kernel's, at least
 SIZEOF_SIGSET_T = 128
 SIZEOF_STAT = 256  # at least; both architectures begin it with st_dev and st_ino
+TIOCSCTTY = 0x540E
 X_OK = 1
 
 
@@ -173,6 +177,23 @@ def perform(call: Call) -> int:
     return result
 
 
+def action(function: Callable[..., object], *arguments: object, what: str = "") -> Call:
+    """Return what takes more than one system call as a ``Call``; it fails with the OSError that ``function`` raises.
+
+    Python code in the child copies pages, see above: for what few instances have, and what must look before it acts.
+    """
+    return Call(_answer, (function, *arguments), what)
+
+
+def _answer(function: Callable[..., object], *arguments: object) -> int:
+    try:
+        function(*arguments)
+    except OSError as error:
+        ctypes.set_errno(error.errno or errno.EIO)
+        return -1
+    return 0
+
+
 _clone3 = _function("syscall", _long, _pointer, _unsigned)
 # Made once: what clone3() made for itself, the child would have to free, which copies pages.
 _pidfd = ctypes.c_int(-1)
@@ -236,16 +257,16 @@ def move_mount(source: int, target_directory: int, target: bytes, flags: int) ->
     return Call(_move_mount, arguments, os.fsdecode(target))
 
 
-def mount_setattr(directory: int, path: bytes, flags: int, attr_set: int) -> Call:
+def mount_setattr(directory: int, path: bytes, flags: int, attr_set: int, propagation: int = 0) -> Call:
     """Set attributes of a mount, of the whole tree with ``AT_RECURSIVE``; see mount_setattr(2)."""
-    attributes = mount_attr(attr_set=attr_set)
+    attributes = mount_attr(attr_set=attr_set, propagation=propagation)
     arguments = (NR_mount_setattr, directory, path, flags, ctypes.byref(attributes), ctypes.sizeof(attributes))
     return Call(_mount_setattr, arguments, os.fsdecode(path))
 
 
-def openat2(directory: int, path: bytes, flags: int, resolve: int) -> Call:
+def openat2(directory: int, path: bytes, flags: int, resolve: int, mode: int = 0) -> Call:
     """Open ``path`` below ``directory`` with restricted path resolution; see openat2(2)."""
-    how = open_how(flags=flags | os.O_CLOEXEC, resolve=resolve)
+    how = open_how(flags=flags | os.O_CLOEXEC, mode=mode, resolve=resolve)
     return Call(_openat2, (NR_openat2, directory, path, ctypes.byref(how), ctypes.sizeof(how)), os.fsdecode(path))
 
 
@@ -338,6 +359,7 @@ def faccessat2(path: bytes, mode: int) -> Call:
 _dup2 = _function("dup2", _int, _int)
 _dup3 = _function("dup3", _int, _int, _int)
 _fcntl = _function("fcntl", _int, _int)
+_ioctl = _function("ioctl", _int, _unsigned, _int)
 _fstat = _function("syscall", _long, _int, _pointer)
 _close_range = _function("syscall", _long, ctypes.c_uint, ctypes.c_uint, ctypes.c_uint)
 _pidfd_getfd = _function("syscall", _long, _int, _int, ctypes.c_uint)
@@ -357,6 +379,11 @@ def dup3(source: int, target: int, flags: int) -> Call:
 def get_descriptor_flags(descriptor: int) -> Call:
     """Return FD_CLOEXEC (1) or 0; see fcntl(2)."""
     return Call(_fcntl, (descriptor, F_GETFD))
+
+
+def ioctl(descriptor: int, request: int, argument: int) -> Call:
+    """Operate on a device; see ioctl(2)."""
+    return Call(_ioctl, (descriptor, request, argument))
 
 
 def fstat(descriptor: int, buffer: ctypes.Array[ctypes.c_char]) -> Call:

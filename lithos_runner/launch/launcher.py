@@ -10,13 +10,13 @@ import errno
 import os
 import select
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from . import kernel
 from .preparation import Context, Hold, Preparation
 from .sequence import Host, survey, template_sequence
 from .spawn import Child, explain, read_report, send_report, spawn, start
-from .spec import LaunchSpec
+from .spec import LaunchSpec, Root
 
 _PREPARATION_TIMEOUT = 30.0  # seconds; a root on a network file system may take its time
 
@@ -31,16 +31,28 @@ class Launcher:
     def __init__(self, mount_point: str) -> None:
         """Look at the host; ``mount_point`` is an empty directory of ours. Raises OSError, see ``survey``."""
         self.host: Host = survey(mount_point)
-        self._templates: dict[str, int] = {}
+        self._templates: dict[Root, int] = {}
         # The mount table reports POLLPRI when it has changed: the copies would miss what was mounted since.
         self._mounts = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
         self._changes = select.poll()
         self._changes.register(self._mounts, select.POLLPRI)
         self._table = self._read_mounts()
 
-    def spawn(self, spec: LaunchSpec, cgroup: int, sources: Mapping[int, int]) -> Child:
-        """Start one instance; see ``spawn.spawn``. Raises OSError and RootUnusable."""
-        return spawn(spec, self.host, self._template(spec.root), cgroup, sources)
+    def spawn(self, spec: LaunchSpec, cgroup: int, sources: Mapping[int, int], earlier: int | None = None) -> Child:
+        """Start one instance; see ``spawn.spawn``. Raises OSError and RootUnusable.
+
+        With ``earlier``, a descriptor from ``spawn.mount_namespace`` that stays the caller's, it finds the mounts of
+        that life with all that is in them; what ``spec`` says of its root, volumes and files is then without effect.
+        """
+        if earlier is not None:
+            return spawn(spec, self.host, earlier, cgroup, sources, kept=True)
+        return spawn(spec, self.host, self._template(spec.file_system), cgroup, sources)
+
+    def keep(self, specs: Iterable[LaunchSpec]) -> None:
+        """Let go of the prepared roots that none of ``specs`` uses: each one holds its image's file system."""
+        used = {spec.file_system for spec in specs}
+        for root in self._templates.keys() - used:
+            os.close(self._templates.pop(root))
 
     def close(self) -> None:
         """Let go of everything that is kept between starts."""
@@ -53,7 +65,7 @@ class Launcher:
             os.close(namespace)
         self._templates.clear()
 
-    def _template(self, root: str) -> int:
+    def _template(self, root: Root) -> int:
         if self._mounts_changed():
             self._forget_templates()
         if root not in self._templates:
@@ -76,12 +88,12 @@ class Launcher:
         os.lseek(self._mounts, 0, os.SEEK_SET)
         return b"".join(iter(lambda: os.read(self._mounts, 65536), b""))
 
-    def _prepare(self, root: str) -> int:
+    def _prepare(self, root: Root) -> int:
         """Let a child make the mount namespace, keep the namespace, let the child go."""
         steps = [*template_sequence(root, self.host), Hold()]
         pid, pidfd, status = start(lambda report: _apply(steps, report), kernel.CLONE_NEWNS, None)
         try:
-            _await(root, steps, status)
+            _await(root.path, steps, status)
             return os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         finally:
             os.close(status)

@@ -14,6 +14,7 @@ import ctypes
 import errno
 import functools
 import os
+import stat
 import struct
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -60,17 +61,12 @@ class ExposeToOomKiller(NamedTuple):
         return "reset oom_score_adj"
 
     def calls(self) -> list[Call]:
-        return [Call(_reset_oom_score, (), "/proc/self/oom_score_adj")]
+        return [kernel.action(_reset_oom_score, what="/proc/self/oom_score_adj")]
 
 
-def _reset_oom_score() -> int:
-    try:
-        with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
-            file.write(b"0")
-    except OSError as error:
-        ctypes.set_errno(error.errno or errno.EIO)
-        return -1
-    return 0
+def _reset_oom_score() -> None:
+    with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
+        file.write(b"0")
 
 
 class EnterTemplate(NamedTuple):
@@ -84,6 +80,18 @@ class EnterTemplate(NamedTuple):
 
     def calls(self) -> list[Call]:
         return [kernel.setns(self.namespace, kernel.CLONE_NEWNS), kernel.unshare(kernel.CLONE_NEWNS)]
+
+
+class Unmount(NamedTuple):
+    """Detach what is mounted on ``path`` of the instance, with all that is mounted below."""
+
+    path: str
+
+    def describe(self) -> str:
+        return f"detach {self.path}"
+
+    def calls(self) -> list[Call]:
+        return [kernel.umount2(self.path.encode(), kernel.MNT_DETACH)]
 
 
 class Mount(NamedTuple):
@@ -158,6 +166,20 @@ class PlaceDescriptors(NamedTuple):
         return descriptors.calls(self.plan)
 
 
+class TakeTerminal(NamedTuple):
+    """Make descriptor 0 the controlling terminal of the session; see ioctl_tty(2), TIOCSCTTY.
+
+    A terminal that controls another session is not stolen from it (argument 0) but refused: it must be a new
+    pseudoterminal, so that the instance and its user's shell never share one (CVE-2017-5226).
+    """
+
+    def describe(self) -> str:
+        return "take descriptor 0 as the terminal"
+
+    def calls(self) -> list[Call]:
+        return [kernel.ioctl(0, kernel.TIOCSCTTY, 0)]
+
+
 class LimitFiles(NamedTuple):
     """Set RLIMIT_NOFILE, soft and hard; see getrlimit(2)."""
 
@@ -214,6 +236,36 @@ class DropRoot(NamedTuple):
         ]
 
 
+class OpenOutput(NamedTuple):
+    """Make a file of the instance its descriptors 1 and 2, as the application's user.
+
+    The application decides what is behind that path: as root it could be led to /proc/sysrq-trigger, through a magic
+    link to a directory that the supervisor has open, and by a FIFO into waiting for ever. Only a regular file will do.
+    """
+
+    path: str
+
+    def describe(self) -> str:
+        return f"open stdout-stderr-file {self.path}"
+
+    def calls(self) -> list[Call]:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        resolve = kernel.RESOLVE_NO_MAGICLINKS
+        return [
+            kernel.action(_open_output, kernel.openat2(kernel.AT_FDCWD, os.fsencode(self.path), flags, resolve, 0o644))
+        ]
+
+
+def _open_output(opening: Call) -> None:
+    output = kernel.perform(opening)
+    if not stat.S_ISREG(os.fstat(output).st_mode):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    os.set_blocking(output, True)
+    for stream in (1, 2):
+        os.dup2(output, stream)
+    os.close(output)
+
+
 class RestrictSystemCalls(NamedTuple):
     """Set no_new_privs, then the seccomp filter; see seccomp(2)."""
 
@@ -229,22 +281,24 @@ class RestrictSystemCalls(NamedTuple):
 class CheckExecutable(NamedTuple):
     """See, as the application's user, what execve(2) will find at ``path``.
 
-    For the tiny init, which could tell of a missing program only by its exit code. And for the programs of an
-    ``image``: a link to /proc/self/exe, or a script that names it, would start the supervisor's Python where the
-    application can write to it (CVE-2019-5736). A program that its user cannot read might be such a script, and a
-    format of binfmt_misc has an interpreter that only the kernel knows, so an image must do without both.
+    For the tiny init, which could tell of a missing program only by its exit code. And, ``strict``, for programs that
+    others may have put there, in an image or a volume: a link to /proc/self/exe, or a script that names it, would
+    start the supervisor's Python where the application can write to it (CVE-2019-5736). A program that its user
+    cannot read might be such a script, and a format of binfmt_misc has an interpreter that only the kernel knows, so
+    these must do without both.
     """
 
     path: str
     uid: int
-    image: bool
+    strict: bool
 
     def describe(self) -> str:
         return f"execute {self.path} as user {self.uid}"
 
     def calls(self) -> list[Call]:
         path = os.fsencode(self.path)
-        return [kernel.faccessat2(path, kernel.X_OK), Call(_program, (_open(path), self.image), self.path)]
+        check = kernel.action(_follow_scripts, _open(path), self.strict, what=self.path)
+        return [kernel.faccessat2(path, kernel.X_OK), check]
 
 
 def _open(path: bytes) -> Call:
@@ -252,21 +306,11 @@ def _open(path: bytes) -> Call:
     return kernel.openat2(kernel.AT_FDCWD, path, flags, kernel.RESOLVE_NO_MAGICLINKS)
 
 
-def _program(opening: Call, image: bool) -> int:
-    """Answer like a system call whether the kernel can load the file that ``opening`` opens."""
-    try:
-        _follow_scripts(opening, image)
-    except OSError as error:
-        ctypes.set_errno(error.errno or errno.EIO)
-        return -1
-    return 0
-
-
 _SCRIPTS = 6  # a script, and how many scripts the kernel follows from there: exec_binprm() in fs/exec.c
 
 
-def _follow_scripts(opening: Call, image: bool) -> None:
-    """Go from a script to its interpreter until that is a binary; raises OSError."""
+def _follow_scripts(opening: Call, strict: bool) -> None:
+    """Go from a script to its interpreter until that is a binary, as the kernel will; raises OSError."""
     for depth in range(_SCRIPTS):
         try:
             head = _head(opening)
@@ -274,7 +318,7 @@ def _follow_scripts(opening: Call, image: bool) -> None:
             # What execve(2) answers for such a script, too; "no such file" would be taken for the script itself.
             raise OSError(errno.ELIBBAD, "no interpreter") if depth else error from None
         except PermissionError:  # it may be executed all the same
-            if image:
+            if strict:
                 raise
             return
         if not head.startswith(b"#!"):
@@ -370,6 +414,8 @@ def _equal(found: ctypes.Array[Any], wanted: ctypes.Array[Any], what: str) -> Ca
 
 # -c: signals go to the application only, as lithos does, not to all that it has started.
 INIT_COMMAND = (b"lithos-init", b"-c", b"--")
+# Without it the init leaves the terminal to a session of the application's own, which Ctrl-C then reaches alone.
+TERMINAL_INIT_COMMAND = (b"lithos-init", b"--")
 
 
 class Execute(NamedTuple):
@@ -382,6 +428,7 @@ class Execute(NamedTuple):
     arguments: tuple[str, ...]
     environ: tuple[bytes, ...]
     init: int | None
+    terminal: bool = False
 
     def describe(self) -> str:
         return f"execute {self.executable}"
@@ -391,5 +438,6 @@ class Execute(NamedTuple):
         if self.init is None:
             call = kernel.execveat(kernel.AT_FDCWD, command[0], command, self.environ, 0)
         else:
-            call = kernel.execveat(self.init, b"", (*INIT_COMMAND, *command), self.environ, kernel.AT_EMPTY_PATH)
+            command = (*(TERMINAL_INIT_COMMAND if self.terminal else INIT_COMMAND), *command)
+            call = kernel.execveat(self.init, b"", command, self.environ, kernel.AT_EMPTY_PATH)
         return [call._replace(what=self.executable)]

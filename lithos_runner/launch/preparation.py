@@ -14,7 +14,7 @@ import signal
 import stat
 from typing import NamedTuple, Protocol
 
-from . import kernel
+from . import kernel, trees
 from .kernel import perform
 
 
@@ -38,34 +38,18 @@ class Preparation(Protocol):
         """Do the step in the child; raises OSError."""
 
 
-def _resolve(context: Context, path: str, flags: int = os.O_PATH) -> int:
-    resolve = kernel.RESOLVE_IN_ROOT | kernel.RESOLVE_NO_MAGICLINKS
-    return perform(kernel.openat2(context.root, path.encode(), flags, resolve))
-
-
 def _enter(context: Context, path: str) -> None:
     """Make ``path`` of the new root the working directory, so that a mount goes to "." and nowhere else."""
-    directory = _resolve(context, path, os.O_PATH | os.O_DIRECTORY)
+    directory = trees.open_at(context.root, path, trees.DIRECTORY, trees.INSIDE)
     os.fchdir(directory)
     os.close(directory)
 
 
 def _attach(context: Context, tree: int, path: str) -> None:
-    target = _resolve(context, path)
-    flags = kernel.MOVE_MOUNT_F_EMPTY_PATH | kernel.MOVE_MOUNT_T_EMPTY_PATH
-    perform(kernel.move_mount(tree, target, b"", flags))
+    target = trees.open_at(context.root, path, os.O_PATH, trees.INSIDE)
+    trees.attach(tree, target)
     os.close(target)
     os.close(tree)
-
-
-def _copy_tree(source: str, attributes: int) -> int:
-    """Return a detached copy of ``source`` with all its sub-mounts, every one with ``attributes``.
-
-    mount(2) can change only the top mount of a recursive bind; mount_setattr(2) does the tree.
-    """
-    tree = perform(kernel.open_tree(kernel.AT_FDCWD, source.encode(), kernel.OPEN_TREE_CLONE | kernel.AT_RECURSIVE))
-    perform(kernel.mount_setattr(tree, b"", kernel.AT_EMPTY_PATH | kernel.AT_RECURSIVE, attributes))
-    return tree
 
 
 class PrivatePropagation(NamedTuple):
@@ -79,19 +63,33 @@ class PrivatePropagation(NamedTuple):
 
 
 class OpenRoot(NamedTuple):
-    """Attach a copy of ``source`` at ``mount_point``, all of it read-only, without set-user-ID and devices."""
+    """Attach a copy of the image at ``mount_point``, all of it read-only, without set-user-ID and devices.
 
-    source: str
+    A link in the directory of images may lead from one image to another, but not out of it. With ``identity`` (device
+    and inode) another directory that has taken the image's place is refused: the configuration that was checked is
+    that of the one before.
+    """
+
+    directory: str
+    image: str
+    identity: tuple[int, int] | None
     mount_point: str
 
     def describe(self) -> str:
-        return f"make a read-only root from {self.source}"
+        return f"make a read-only root from {os.path.normpath(os.path.join(self.directory, self.image))}"
 
     def apply(self, context: Context) -> None:
+        directory = trees.open_directory(kernel.AT_FDCWD, self.directory, trees.TRUSTED)
+        image = trees.open_directory(directory, self.image or ".", trees.BENEATH)
+        status = os.fstat(image)
+        if self.identity not in (None, (status.st_dev, status.st_ino)):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         attributes = kernel.MOUNT_ATTR_RDONLY | kernel.MOUNT_ATTR_NOSUID | kernel.MOUNT_ATTR_NODEV
-        context.root = _copy_tree(self.source, attributes)
+        context.root = trees.copy(image, attributes)
         point = self.mount_point.encode()
         perform(kernel.move_mount(context.root, kernel.AT_FDCWD, point, kernel.MOVE_MOUNT_F_EMPTY_PATH))
+        os.close(image)
+        os.close(directory)
 
 
 class BindHost(NamedTuple):
@@ -99,14 +97,17 @@ class BindHost(NamedTuple):
 
     source: str
     path: str
+    devices: bool = False
 
     def describe(self) -> str:
         return f"bind the host's {self.source} read-only on {self.path}"
 
     def apply(self, context: Context) -> None:
-        attributes = kernel.MOUNT_ATTR_RDONLY | kernel.MOUNT_ATTR_NOSUID
-        attributes |= kernel.MOUNT_ATTR_NODEV | kernel.MOUNT_ATTR_NOEXEC
-        _attach(context, _copy_tree(self.source, attributes), self.path)
+        attributes = kernel.MOUNT_ATTR_RDONLY | kernel.MOUNT_ATTR_NOSUID | kernel.MOUNT_ATTR_NOEXEC
+        attributes |= 0 if self.devices else kernel.MOUNT_ATTR_NODEV
+        source = trees.open_directory(kernel.AT_FDCWD, self.source, trees.TRUSTED)
+        _attach(context, trees.copy(source, attributes), self.path)
+        os.close(source)
 
 
 class DropMounts(NamedTuple):

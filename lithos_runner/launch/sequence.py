@@ -7,13 +7,14 @@ and user, seccomp last); docs/design.md gives the reasons.
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from . import descriptors, init, kernel, operations, preparation, seccomp
+from . import descriptors, init, kernel, operations, preparation, seccomp, volumes
 from .operations import Operation
 from .preparation import Preparation
-from .spec import LaunchSpec, environment
+from .spec import LaunchSpec, Root, Volume, environment
 
 # What the OCI runtime specification's default configuration makes read-only or hides in /proc.
 PROC_READ_ONLY = ("acpi", "asound", "bus", "fs", "irq", "scsi", "sys", "sysrq-trigger")
@@ -33,6 +34,7 @@ class Host(NamedTuple):
     seccomp: kernel.sock_fprog
     init: int
     oom_score_adj: int = 0  # the supervisor's own, which children inherit
+    fileno_limit: int = 0  # the supervisor's hard RLIMIT_NOFILE; beyond it a child needs privileges
 
 
 def survey(mount_point: str) -> Host:
@@ -52,6 +54,7 @@ def survey(mount_point: str) -> Host:
         seccomp=seccomp.assemble(),
         init=init.seal(init.find()),
         oom_score_adj=_oom_score_adj(),
+        fileno_limit=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
     )
 
 
@@ -76,48 +79,70 @@ def _resolv_conf_in_run(path: str) -> str | None:
     return path.lstrip("/") if path.startswith("/run/") and os.path.isfile(path) else None
 
 
-def template_sequence(root: str, host: Host) -> list[Preparation]:
+def template_sequence(root: Root, host: Host) -> list[Preparation]:
     """Return what prepares the mount namespace that every instance on ``root`` starts from a copy of."""
-    system = [] if root == "/" else [preparation.BindHost("/sys", "sys")]
+    system = [preparation.BindHost("/sys", "sys")] if root.is_image else []
+    devices = preparation.BindHost(root.devfs, "dev", devices=True) if root.devfs else preparation.MountDev()
+    # The /run of an image is its own; the host's has the sockets of its services.
+    hidden = [] if root.is_image else [preparation.HideRun(host.resolv_conf)]
     return [
         preparation.PrivatePropagation(),
-        preparation.OpenRoot(root, host.mount_point),
+        preparation.OpenRoot(root.directory, root.image, root.identity, host.mount_point),
         *system,
         *(preparation.DropMounts(path) for path in ("dev", "proc", "sys/fs/cgroup", "tmp")),
-        preparation.MountDev(),
-        preparation.HideRun(host.resolv_conf if root == "/" else None),
+        devices,
+        *hidden,
         preparation.Pivot(),
     ]
 
 
-def sequence(spec: LaunchSpec, host: Host, template: int, sources: Mapping[int, int]) -> list[Operation]:
+def sequence(
+    spec: LaunchSpec, host: Host, namespace: int, sources: Mapping[int, int], *, kept: bool = False
+) -> list[Operation]:
     """Return what the child has to do between clone3(2) and the application's first instruction.
 
-    ``template`` is a descriptor of the mount namespace that ``template_sequence`` prepared; ``sources`` maps each
-    descriptor that the application shall have to one of ours.
+    ``namespace`` is a descriptor of the mount namespace that ``template_sequence`` prepared or, with ``kept``, of that
+    in which an earlier life of the instance ended; ``sources`` maps each descriptor that the application shall have
+    to one of ours.
     """
     plan = descriptors.plan(sources, (host.init,) if spec.init else ())
-    files = tuple((target, _identity(source)) for target, source in sources.items())
-    image = spec.root != "/"
-    check = [operations.CheckExecutable(spec.executable, spec.uid, image)] if spec.init or image else []
+    given = {target: source for target, source in sources.items() if not (spec.output and target in (1, 2))}
+    files = tuple((target, _identity(source)) for target, source in given.items())
+    mounts = _kept_mounts(spec, host, namespace) if kept else _new_mounts(spec, host, namespace, sources)
+    # Others may have put a program there: who made the image, or an earlier life.
+    strict = spec.file_system.is_image or bool(spec.volumes) or kept
+    check = [operations.CheckExecutable(spec.executable, spec.uid, strict)] if spec.init or strict else []
     exposed = [operations.ExposeToOomKiller()] if host.oom_score_adj else []
+    limit = [operations.LimitFiles(spec.fileno_limit)]
+    privileged = spec.fileno_limit > host.fileno_limit
     return [
         operations.ResetSignals(host.ignored_signals, unblock=not spec.init),
         *exposed,
-        operations.EnterTemplate(spec.root, template),
-        *_own_mounts(spec.uid, host),
+        *mounts,
         operations.SetHostname(spec.hostname),
         operations.NewSession(),
         operations.PlaceDescriptors(plan),
-        operations.LimitFiles(spec.fileno_limit),
+        *([operations.TakeTerminal()] if spec.terminal else []),
+        *(limit if privileged else []),
         operations.ChangeDirectory(spec.workdir),
         operations.DropRoot(spec.uid, spec.gid, host.last_capability),
+        *([operations.OpenOutput(spec.output)] if spec.output else []),
         *check,
+        # Behind all that opens files: the numbers below a low limit may be those of the supervisor's descriptors.
+        *([] if privileged else limit),
         operations.RestrictSystemCalls(host.seccomp),
         operations.VerifyDescriptors(files),
         operations.Verify(spec.uid, spec.gid, host.last_capability),
-        operations.Execute(spec.executable, spec.arguments, environment(spec), next(iter(plan.kept), None)),
+        operations.Execute(
+            spec.executable, spec.arguments, environment(spec), next(iter(plan.kept), None), spec.terminal
+        ),
     ]
+
+
+def free_numbers(spec: LaunchSpec, host: Host, namespace: int, sources: Mapping[int, int]) -> range:
+    """Return the descriptor numbers above all that the set-up needs where it may hold things of its own."""
+    first = max(*sources, *sources.values(), host.init, namespace) + 1
+    return range(first, first + max(volumes.held(spec), len(sources) + 1))
 
 
 def _identity(descriptor: int) -> tuple[int, int]:
@@ -125,19 +150,57 @@ def _identity(descriptor: int) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _own_mounts(uid: int, host: Host) -> list[Operation]:
-    """Return the mounts that no two instances share; the cgroup is mounted where programs look for their limits."""
+def _new_mounts(spec: LaunchSpec, host: Host, namespace: int, sources: Mapping[int, int]) -> list[Operation]:
+    """Return what enters a copy of the prepared mount namespace and mounts what no two instances share.
+
+    Volumes come before our own mounts, so that they cover none of these.
+    """
+    replaceable = [mount for mount in _REPLACEABLE if not _is_replaced(mount.path, spec.volumes)]
+    reserved = ("/proc", "/sys", "/dev/pts", *(mount.path for mount in replaceable))
+    steps = volumes.steps(spec, free_numbers(spec, host, namespace, sources).start, reserved)
+    return [
+        *steps.before,
+        operations.EnterTemplate(spec.file_system.path, namespace),
+        *steps.behind,
+        *_kernel_mounts(spec.uid, host),
+        operations.Mount("devpts", "/dev/pts", "newinstance,ptmxmode=0666,mode=0620", _TERMINALS),
+        *replaceable,
+    ]
+
+
+def _is_replaced(path: str, found: tuple[Volume, ...]) -> bool:
+    """Whether there is a volume on ``path``, or below it where ours would cover it."""
+    return any(f"{volume.target}/".startswith(f"{path}/") for volume in found)
+
+
+def _kept_mounts(spec: LaunchSpec, host: Host, namespace: int) -> list[Operation]:
+    """Return what enters a copy of an earlier life's mounts: its processes and its cgroup are gone, the rest stays.
+
+    A copy, so that a start that fails leaves the mounts as they were.
+    """
+    return [
+        operations.EnterTemplate(spec.file_system.path, namespace),
+        operations.Unmount("/proc"),
+        operations.Unmount("/sys/fs/cgroup"),
+        *_kernel_mounts(spec.uid, host),
+    ]
+
+
+def _kernel_mounts(uid: int, host: Host) -> list[Operation]:
+    """Return what shows the instance's own namespaces; the cgroup is where programs look for their limits."""
     restrict = [operations.RestrictProc(host.proc_read_only, host.proc_hidden)] if uid == 0 else []
     return [
         operations.Mount("proc", "/proc"),
         *restrict,
         operations.Mount("cgroup2", "/sys/fs/cgroup", flags=_READ_ONLY),
-        operations.Mount("devpts", "/dev/pts", "newinstance,ptmxmode=0666,mode=0620", _TERMINALS),
-        operations.Mount("tmpfs", "/dev/shm", "mode=1777,size=64m"),
-        operations.Mount("tmpfs", "/tmp", f"mode=1777,size={TMP_SIZE}", _PROGRAMS),
     ]
 
 
 _READ_ONLY = kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
 _TERMINALS = kernel.MS_NOSUID | kernel.MS_NOEXEC  # without nodev: they are devices
 _PROGRAMS = kernel.MS_NOSUID | kernel.MS_NODEV  # without noexec: language runtimes unpack code into /tmp
+# What a volume on the same directory takes the place of.
+_REPLACEABLE = (
+    operations.Mount("tmpfs", "/dev/shm", "mode=1777,size=64m"),
+    operations.Mount("tmpfs", "/tmp", f"mode=1777,size={TMP_SIZE}", _PROGRAMS),
+)

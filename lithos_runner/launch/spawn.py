@@ -18,7 +18,7 @@ from typing import NamedTuple, NoReturn
 
 from . import kernel
 from .operations import Operation
-from .sequence import Host, sequence
+from .sequence import Host, free_numbers, sequence
 from .spec import LaunchSpec
 
 # The mount namespace is the fifth: a copy of the prepared one, see EnterTemplate.
@@ -51,19 +51,30 @@ class Child(NamedTuple):
     operations: list[Operation]
 
 
-def spawn(spec: LaunchSpec, host: Host, template: int, cgroup: int, sources: Mapping[int, int]) -> Child:
+def spawn(
+    spec: LaunchSpec, host: Host, namespace: int, cgroup: int, sources: Mapping[int, int], *, kept: bool = False
+) -> Child:
     """Create the instance's first process in new namespaces and in the cgroup held by ``cgroup``.
 
-    ``template`` is the prepared mount namespace; ``sources`` maps each descriptor that the application shall have,
-    0 to 2 included, to an open one of ours. Raises OSError when the kernel refuses the process (EAGAIN, ENOMEM,
-    EBUSY for a cgroup that is not a leaf).
+    ``namespace`` is the prepared mount namespace or, with ``kept``, that of an earlier life, see ``mount_namespace``;
+    ``sources`` maps each descriptor that the application shall have, 0 to 2 included, to an open one of ours. Raises
+    OSError when the kernel refuses the process (EAGAIN, ENOMEM, EBUSY for a cgroup that is not a leaf).
     """
-    operations = sequence(spec, host, template, sources)
+    operations = sequence(spec, host, namespace, sources, kept=kept)
     calls = [call for one in operations for call in _prepare(one)]
     # Above the descriptors that the set-up moves around, so that it can report to its last moment.
-    above = max(*sources, *sources.values(), host.init, template) + len(sources) + 2
+    above = free_numbers(spec, host, namespace, sources).stop
     pid, pidfd, status = start(lambda report: _make(calls, report), NAMESPACES, cgroup, above)
     return Child(pid, pidfd, status, operations)
+
+
+def mount_namespace(child: Child) -> int:
+    """Return a descriptor of the mount namespace of an instance, with which its next life can begin.
+
+    It keeps everything that the instance has mounted and belongs to the caller. To be taken between the end of the
+    set-up and the exit of the instance, from a child that has not been waited for; raises OSError outside of that.
+    """
+    return os.open(f"/proc/{child.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
 
 
 # Kept from start to start, as building them takes longer than the clone (0.8 of 4.9 ms). typed: named tuples of
@@ -155,22 +166,55 @@ def outcome(name: str, child: Child) -> SetupFailure | None:
     return SetupFailure(phrase, number, explain(name, kind, phrase, number, text or call.what))
 
 
-_IMAGE = "a root file system must have the directories dev, proc, run, sys and tmp"
+_IMAGE = "a root file system must have the directories dev, proc, sys and tmp"
+_DIRECTORIES = "make it executable and its directories searchable for that user"
+_FORMAT = "it is neither a binary for this machine nor a script that begins with #!"
+_OUTSIDE = "a symbolic link leads out of the directory that the administrator named"
+_FILE = "the image must have a regular file there, in real directories"
+_OUTPUT = "it must be a regular file that no symbolic link or /proc leads to"
 _HINTS = {
     ("CheckExecutable", errno.ENOENT): "give `executable` a path that exists inside the instance",
     ("CheckExecutable", errno.EACCES): "make it readable and executable and its directories searchable for that user",
     ("CheckExecutable", errno.EISDIR): "give `executable` the path of a program",
     ("CheckExecutable", errno.ELIBBAD): "the interpreter in its first line does not exist inside the instance",
     ("CheckExecutable", errno.ELOOP): "neither it nor an interpreter may be reached through /proc or in a circle",
-    ("CheckExecutable", errno.ENOEXEC): "it is neither a binary for this machine nor a script that begins with #!",
+    ("CheckExecutable", errno.ENOEXEC): _FORMAT,
     ("Execute", errno.ENOENT): "it, its interpreter or (for `init: true`) a C library is missing inside the instance",
-    ("Execute", errno.EACCES): "make it executable and its directories searchable for that user",
-    ("Execute", errno.ENOEXEC): "it is neither a binary for this machine nor a script that begins with #!",
+    ("Execute", errno.EACCES): _DIRECTORIES,
+    ("Execute", errno.ENOEXEC): _FORMAT,
+    ("OpenRoot", errno.EXDEV): _OUTSIDE,
+    ("OpenRoot", errno.ELOOP): _OUTSIDE,
+    ("OpenRoot", errno.ESTALE): "another directory has taken its place since it was checked: reload the configuration",
     ("BindHost", errno.ENOENT): _IMAGE,
     ("DropMounts", errno.ENOENT): _IMAGE,
-    ("HideRun", errno.ENOENT): _IMAGE,
+    ("HideRun", errno.ENOENT): "a root file system must have the directory run",
+    ("Mount", errno.ENOENT): "`devfs-dir` must have the directories pts and shm",
+    ("TakeDirectory", errno.ENOENT): "create it on the host, or give the volume `mkdir: true`",
+    ("TakeDirectory", errno.ENOTDIR): "a volume is a directory",
+    ("TakeDirectory", errno.EXDEV): _OUTSIDE,
+    ("TakeDirectory", errno.ELOOP): _OUTSIDE,
+    ("TakeDirectory", errno.EAGAIN): "somebody changes its directories at this moment",
+    ("ReadFile", errno.ENOENT): "create it on the host, or set `copy-from-host: false`",
+    ("ReadFile", errno.EFBIG): "at most 1 MiB is copied",
+    ("MakeState", errno.ENOTDIR): "a state volume has the name of a file there",
+    ("AttachVolume", errno.ENOENT): "make that directory in the image",
+    ("AttachVolume", errno.ENOTDIR): "a volume is mounted on a directory",
+    ("AttachVolume", errno.EBUSY): "that is, or the image links it to, a place where lithos mounts something itself",
+    ("AttachFile", errno.ENOENT): _FILE,
+    ("AttachFile", errno.ENOTDIR): _FILE,
+    ("AttachFile", errno.ELOOP): _FILE,
+    ("TakeTerminal", errno.EPERM): "it controls another session: make a new pseudoterminal",
+    ("TakeTerminal", errno.ENOTTY): "make a new pseudoterminal",
+    ("OpenOutput", errno.ENOENT): "its directory must exist inside the instance",
+    ("OpenOutput", errno.EACCES): "the user of the instance must be able to write it",
+    ("OpenOutput", errno.EROFS): "it must be on a writable volume",
+    ("OpenOutput", errno.ELOOP): _OUTPUT,
+    ("OpenOutput", errno.ENXIO): _OUTPUT,
+    ("OpenOutput", errno.EINVAL): _OUTPUT,
+    ("OpenOutput", errno.EISDIR): _OUTPUT,
     ("ChangeDirectory", errno.ENOENT): "give `workdir` a directory that exists inside the instance",
 }
+_HINTS |= {("MountTmpfs", number): hint for (kind, number), hint in _HINTS.items() if kind == "AttachVolume"}
 
 
 def explain(name: str, kind: str, phrase: str, number: int, what: str) -> str:

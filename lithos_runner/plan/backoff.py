@@ -12,8 +12,8 @@ GOOD_RUN = 10.0  # seconds; who has served that long begins anew
 class Backoff(NamedTuple):
     """Exponential back-off: ``first``, 2·``first``, 4·``first`` … at most ``LONGEST`` seconds.
 
-    A delay counts from the moment at which the program became ready, so one that has served longer than its delay is
-    started again at once; for a program that never became ready it counts from its end. Either way there is no less
+    A delay counts from the moment at which the program began to serve, so one that has served longer than its delay is
+    started again at once; for a program that never served it counts from its end. Either way there is no less
     than ``first``, lithos's ``restart-timeout``, between two starts. ``failures`` counts the short runs in a row.
     """
 
@@ -22,7 +22,7 @@ class Backoff(NamedTuple):
 
     @property
     def delay(self) -> float:
-        """Seconds between the moment at which the last run became ready, or ended, and the next start."""
+        """Seconds from the moment at which the last run began to serve, or else ended, to the next start."""
         if self.failures == 0:
             return self.first
         first = max(self.first, SHORTEST)

@@ -21,7 +21,7 @@ from xml.sax.saxutils import escape
 
 from .instance import TABLE, Action, Event, Instance, Policy, State
 
-POLICIES = (Policy(), Policy(alive_after=None), Policy(max_starts=2))
+POLICIES = (Policy(), Policy(alive_after=None), Policy(max_starts=2), Policy(warm_up=1.0))
 PAUSES = (0.0, 3600.0)  # seconds between two events: less, and more, than every delay of the policies
 FAILURES = 3  # in a row; more of them change only how long a delay is
 

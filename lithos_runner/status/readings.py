@@ -55,6 +55,8 @@ class Instance(NamedTuple):
     #: A path below the cgroup mount, with no leading slash.
     cgroup: str
     ports: list[int]
+    #: The directory of the image; "" with the host's own root file system.
+    image: str
     #: The sum over the earlier lives of this instance.
     oom_kills: int
 
@@ -71,6 +73,8 @@ class Supervisor(NamedTuple):
     #: "enforce", "available" or "off"; `not_enforced` has the controllers that "available" did without.
     limits: str
     not_enforced: list[str]
+    #: What is wrong in the configuration: of what it concerns, the last good one is in force.
+    faults: list[str]
     instances: list[Instance]
 
 
@@ -100,6 +104,7 @@ _INSTANCE: dict[str, tuple[type, ...]] = {
     "last_exit": (dict, _NONE),
     "cgroup": (str,),
     "ports": (list,),
+    "image": (str,),
     "oom_kills": (int,),
 }
 _SUPERVISOR: dict[str, tuple[type, ...]] = {
@@ -109,6 +114,7 @@ _SUPERVISOR: dict[str, tuple[type, ...]] = {
     "log_dir": (str,),
     "limits": (str,),
     "not_enforced": (list,),
+    "faults": (list,),
 }
 
 

@@ -16,6 +16,7 @@ def report(observer: Observer, supervisors: list[Supervisor]) -> dict[str, objec
                 "pid": supervisor.pid,
                 "config": supervisor.config,
                 "started": supervisor.started,
+                "faults": supervisor.faults,
                 "instances": [_instance(observer, observer.observe(instance)) for instance in supervisor.instances],
             }
             for supervisor in supervisors
@@ -40,6 +41,7 @@ def _instance(observer: Observer, observation: Observation) -> dict[str, object]
         "last_exit": instance.last_exit and instance.last_exit._asdict(),
         "cgroup": instance.cgroup,
         "ports": instance.ports,
+        "image": instance.image,
         "memory": _memory(observer, observation),
     }
 

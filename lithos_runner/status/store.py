@@ -6,6 +6,7 @@
     <runtime>/lock                                     flock'd for as long as the supervisor lives
     <runtime>/supervisor.json                          what it supervises
     <runtime>/state/<sandbox>:<process>.<index>.json   one for each instance
+    <runtime>/services/<sandbox>:<process>.json        one for each process group, for the supervisor's successor
 
 The supervisor imports this module, so it must stay light; `status.readings` has the other half.
 """
@@ -16,19 +17,22 @@ import errno
 import fcntl
 import json
 import os
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from lithos_runner.status import processes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 DEFAULT_ROOT = "/run/lithos"
 
 _LOCK = "lock"
 _SUPERVISOR = "supervisor.json"
 _STATE = "state"
+_SETTING_UP = 5.0  # seconds that the set-up of an instance takes at most, until it has closed what it inherited
+_SERVICES = "services"
 
 # json.dumps() builds a new encoder on each call that asks for anything but the defaults.
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -41,6 +45,11 @@ class AlreadyRunning(Exception):
         who = "a supervisor that starts just now" if pid is None else f"the supervisor with pid {pid}"
         super().__init__(f"cannot lock {runtime}: {who} holds it, stop that one or choose another name")
         self.pid = pid
+
+
+def control_socket(runtime: str) -> str:
+    """Where the supervisor of `runtime` takes requests."""
+    return os.path.join(runtime, "control")
 
 
 def root() -> str:
@@ -56,6 +65,7 @@ def claim(runtime: str) -> int:
     Raises `AlreadyRunning` when a living supervisor has it.
     """
     path = os.path.join(runtime, _LOCK)
+    patience = time.monotonic() + _SETTING_UP
     while True:
         os.makedirs(runtime, 0o755, exist_ok=True)
         # Not readable for others: whoever can open a file can flock it, and keep a supervisor from starting.
@@ -66,6 +76,9 @@ def claim(runtime: str) -> int:
             continue
         if not _lock_exclusively(lock):
             os.close(lock)
+            if _is_let_go(runtime) and time.monotonic() < patience:
+                time.sleep(0.01)
+                continue
             raise AlreadyRunning(runtime, _pid_of(runtime))
         if os.fstat(lock).st_nlink:
             break
@@ -73,6 +86,13 @@ def claim(runtime: str) -> int:
     with suppress(FileNotFoundError):
         os.unlink(os.path.join(runtime, _SUPERVISOR))
     return lock
+
+
+def _is_let_go(runtime: str) -> bool:
+    """Whether the supervisor that has the lock is dead: a child of it, not yet an instance, has the lock still."""
+    supervisor = read_supervisor(runtime) or {}
+    pid, start = supervisor.get("pid"), supervisor.get("pid_start")
+    return isinstance(pid, int) and isinstance(start, int) and not processes.is_alive(pid, start)
 
 
 def is_held(runtime: str) -> bool:
@@ -115,20 +135,23 @@ class StateDirectory:
     tmpfs, and what it says is worthless after a power cut.
     """
 
-    def __init__(self, runtime: str, runtime_fd: int, state_fd: int) -> None:
+    def __init__(self, runtime: str) -> None:
+        """Open the directories of `runtime`, which must exist."""
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
         self._runtime = runtime
-        self._runtime_fd = runtime_fd
-        self._state_fd = state_fd
+        self._runtime_fd = os.open(runtime, flags)
+        self._state_fd = os.open(_STATE, flags, dir_fd=self._runtime_fd)
+        self._services_fd = os.open(_SERVICES, flags, dir_fd=self._runtime_fd)
 
     @classmethod
     def create(cls, runtime: str) -> StateDirectory:
         """Open the state of `runtime` with what a predecessor left there, and register it under the root."""
         runtime = os.path.abspath(runtime)
-        state = os.path.join(runtime, _STATE)
-        os.makedirs(state, 0o755, exist_ok=True)
+        os.makedirs(os.path.join(runtime, _STATE), 0o755, exist_ok=True)
+        # What is in there, environments among it, is for root only.
+        os.makedirs(os.path.join(runtime, _SERVICES), 0o700, exist_ok=True)
         _register(runtime)
-        flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-        return cls(runtime, os.open(runtime, flags), os.open(state, flags))
+        return cls(runtime)
 
     def write_supervisor(self, supervisor: Mapping[str, object]) -> None:
         """Say what this supervisor is: pid, config, started, log_dir, limits, not_enforced.
@@ -147,19 +170,29 @@ class StateDirectory:
         with suppress(FileNotFoundError):
             os.unlink(_file_name(name), dir_fd=self._state_fd)
 
+    def write_service(self, name: str, service: Mapping[str, object]) -> None:
+        """Say what a successor has to know of the process group `name` ("run/hello")."""
+        _replace(self._services_fd, _file_name(name), service)
+
+    def forget_service(self, name: str) -> None:
+        """Remove what was said of the process group `name`, if anything."""
+        with suppress(FileNotFoundError):
+            os.unlink(_file_name(name), dir_fd=self._services_fd)
+
     def remove(self) -> None:
         """Remove all of it, the lock last; `runtime` itself stays when it holds files of others."""
-        state = os.path.join(self._runtime, _STATE)
-        for name in os.listdir(state):
-            os.unlink(name, dir_fd=self._state_fd)
-        os.rmdir(state)
+        for directory in (_STATE, _SERVICES):
+            path = os.path.join(self._runtime, directory)
+            for name in os.listdir(path):
+                os.unlink(os.path.join(path, name))
+            os.rmdir(path)
         with suppress(FileNotFoundError):
             os.unlink(_registration(self._runtime))
         for name in (_SUPERVISOR, _LOCK):
             with suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=self._runtime_fd)
-        os.close(self._state_fd)
-        os.close(self._runtime_fd)
+        for descriptor in (self._services_fd, self._state_fd, self._runtime_fd):
+            os.close(descriptor)
         # Others may be in there; whoever is last leaves nothing.
         for directory in (self._runtime, _registrations(), root()):
             with suppress(OSError):
@@ -197,16 +230,26 @@ def read_supervisor(runtime: str) -> dict[str, object] | None:
 
 def read_instances(runtime: str) -> list[dict[str, object]]:
     """What was last said of each instance, by file name; whatever is no JSON object is passed over."""
-    values = (read_json(path) for path, _ in instance_files(runtime))
+    return _read_all(instance_files(runtime))
+
+
+def read_services(runtime: str) -> list[dict[str, object]]:
+    """What was last said of each process group, by file name."""
+    return _read_all(_files(os.path.join(runtime, _SERVICES)))
+
+
+def _read_all(files: Iterable[tuple[str, os.stat_result]]) -> list[dict[str, object]]:
+    values = (read_json(path) for path, _ in files)
     return [value for value in values if value is not None]
 
 
 def instance_files(runtime: str) -> Iterator[tuple[str, os.stat_result]]:
     """The instances' files in the order of their names; one that is being written begins with a dot."""
-    with (
-        suppress(FileNotFoundError, NotADirectoryError),
-        os.scandir(os.path.join(runtime, _STATE)) as entries,
-    ):
+    yield from _files(os.path.join(runtime, _STATE))
+
+
+def _files(directory: str) -> Iterator[tuple[str, os.stat_result]]:
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(directory) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             if entry.name.endswith(".json") and not entry.name.startswith("."):
                 with suppress(OSError):

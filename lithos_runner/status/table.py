@@ -139,12 +139,16 @@ def _reason(last: Exit) -> str:
         return "out of memory"
     if last.signal is not None:
         return processes.signal_name(last.signal)
-    return f"code {last.code}"
+    return "unknown" if last.code is None else f"code {last.code}"
 
 
 def _ports(row: Row) -> Cell:
     ports = row.seen.instance.ports
     return Cell(",".join(map(str, ports))) if ports else NOTHING
+
+
+def _image(row: Row) -> Cell:
+    return Cell(row.seen.instance.image)
 
 
 NAME = Column("NAME", lambda row: Cell(row.seen.instance.name))
@@ -159,11 +163,15 @@ RESTARTS = Column("RESTARTS", _restarts, right=True)
 LAST_EXIT = Column("LAST EXIT", _last_exit)
 AGE = Column("", _last_exit_age)
 PORTS = Column("PORTS", _ports)
+IMAGE = Column("IMAGE", _image)
 
-COLUMNS = (NAME, STATE, PID, UPTIME, CPU, MEMORY, PERCENT, BAR, RESTARTS, LAST_EXIT, AGE, PORTS)
+COLUMNS = (NAME, STATE, PID, UPTIME, CPU, MEMORY, PERCENT, BAR, RESTARTS, LAST_EXIT, AGE, PORTS, IMAGE)
 
 # What a narrow terminal does without, in this order.
-_DISPENSABLE = (BAR, AGE, PERCENT, PORTS, UPTIME, PID, LAST_EXIT, RESTARTS, CPU)
+_DISPENSABLE = (BAR, AGE, PERCENT, IMAGE, PORTS, UPTIME, PID, LAST_EXIT, RESTARTS, CPU)
+
+
+_MOST_FAULTS = 5
 
 
 class Section(NamedTuple):
@@ -180,13 +188,15 @@ def table(sections: Sequence[Section], now: float, style: Style, columns: Sequen
     important ones are left out.
     """
     rows = [row for section in sections for row in section.rows]
-    shown = [column for column in columns if column is not BAR or style.blocks]
+    hidden = {BAR: not style.blocks, IMAGE: not any(row.seen.instance.image for row in rows)}
+    shown = [column for column in columns if not hidden.get(column)]
     widths = _fit(_widths(rows, shown), style.width)
     lines: list[str] = []
     for section in sections:
         if lines:
             lines.append("")
         lines.append(_heading(section.supervisor, now, style))
+        lines += _faults(section.supervisor, style)
         lines += _body(section.rows, widths, style)
     return lines
 
@@ -238,6 +248,14 @@ def _heading(supervisor: Supervisor, now: float, style: Style) -> str:
         config = _from_the_left(config, max(1, style.width - len(f"{GAP}{facts}{GAP}{warning}")))
     parts = (style.paint(config, BOLD), style.paint(facts, DIM), style.paint(warning, YELLOW))
     return GAP.join(parts).rstrip()
+
+
+def _faults(supervisor: Supervisor, style: Style) -> list[str]:
+    """What of the configuration is not in force, the first of it."""
+    shown = [f"not in force: {fault}" for fault in supervisor.faults[:_MOST_FAULTS]]
+    more = len(supervisor.faults) - len(shown)
+    texts = [*shown, *([f"and {more} more, see lithos check -C {supervisor.config}"] if more else [])]
+    return [style.paint(text[: style.width], YELLOW) for text in texts]
 
 
 def _not_enforced(supervisor: Supervisor) -> str:

@@ -16,7 +16,6 @@ from typing import Any
 
 from .loop import READABLE, WRITABLE, Loop
 
-NAME = "control"
 LONGEST = 4096  # bytes of one request
 MOST_CLIENTS = 16
 PATIENCE = 5.0  # seconds from a client's connection to the end of its answer

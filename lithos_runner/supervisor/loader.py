@@ -1,185 +1,153 @@
 """The configuration reader: a short-lived process that prints what should run as JSON.
 
 It is a process of its own so that YAML, attrs and all that a hostile file may do to them stay out of the supervisor;
-``python -m lithos_runner.supervisor.loader '{"file": …}'`` is its whole interface. ``load`` is the supervisor's side.
+``python -m lithos_runner.supervisor.loader '{"file": …}'`` is its whole interface. ``Reader`` is the supervisor's side.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..launch.spec import NOBODY, LaunchSpec
-from ..plan.instance import Policy
 from . import desired
+from .messages import logs_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from ..config.container import Container
-
-RUN_SANDBOX = "run"
-RUN_STARTS = 5  # systemd's StartLimitBurst: so many starts may fail before the first success
+    from ..config import Host
 
 
 class Request(NamedTuple):
-    """One container file to run; ``root`` is the image's directory, "/" for the host's own root."""
+    """What to read: a master file with all that follows from it, or, when ``name`` is given, one container file.
+
+    For the latter ``name`` is its process's, and ``root`` the image's directory, "/" for the host's own root.
+    """
 
     file: str
-    name: str
-    instances: int | None
-    root: str
-    variables: dict[str, str]
+    name: str = ""
+    instances: int | None = None
+    root: str = "/"
+    variables: dict[str, str] = {}  # noqa: RUF012 - never changed
 
 
-def load(request: Request) -> list[desired.Group]:
-    """Let a child read the configuration. Raises Refusal with all its faults, OSError when there is no child."""
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    with open(reader, "rb") as answer:
+class Reader:
+    """A child that reads a configuration; ``descriptor`` is readable when it has something to say."""
+
+    def __init__(self, request: Request) -> None:
+        """Start it. Raises OSError when there can be no child."""
+        self._request = request
+        self._text = bytearray()
+        self.descriptor, writer = os.pipe2(os.O_CLOEXEC)
         try:
-            child = os.posix_spawn(
+            self._child = os.posix_spawn(
                 sys.executable,
                 # -P: never import from the directory that root happens to stand in.
                 [sys.executable, "-P", "-m", __name__, json.dumps(request._asdict())],
                 os.environ,
                 file_actions=[(os.POSIX_SPAWN_DUP2, writer, 1)],
+                setsigmask=(),
             )
+        except OSError:
+            os.close(self.descriptor)
+            raise
         finally:
             os.close(writer)
-        text = answer.read()
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if status != 0:
-        raise desired.Refusal(f"{request.file}: the configuration reader ended with status {status}, see above")
-    return desired.decode(text.decode())
+
+    def read(self) -> bool:
+        """Take what there is, waiting for something; return whether that was all."""
+        more = os.read(self.descriptor, 1 << 20)
+        self._text += more
+        return not more
+
+    def desired(self) -> desired.Desired:
+        """Return what it said, after ``read`` has had all, and let the child go. Raises Refusal when it broke down."""
+        os.close(self.descriptor)
+        status = os.waitstatus_to_exitcode(os.waitpid(self._child, 0)[1])
+        if status != 0:
+            file = self._request.file
+            raise desired.Refusal(f"{file}: the configuration reader ended with status {status}, see above")
+        return desired.decode(self._text.decode())
+
+    def close(self) -> None:
+        """End the child, whatever it does."""
+        os.kill(self._child, signal.SIGKILL)
+        os.waitpid(self._child, 0)
+        os.close(self.descriptor)
+
+
+def load(request: Request) -> desired.Desired:
+    """Let a child read the configuration, and wait for it. Raises Refusal, and OSError when there is no child."""
+    reader = Reader(request)
+    while not reader.read():
+        pass
+    return reader.desired()
 
 
 def main(argument: str) -> None:
-    """Print the groups, or the faults, that ``argument`` (a Request as JSON) leads to."""
-    import signal
-
-    from ..config import ConfigErrors
+    """Print what ``argument`` (a Request as JSON) leads to."""
     from ..launch import kernel
 
     # The supervisor waits for us; without it nobody would end a reader that waits for a FIFO or a dead file server.
     kernel.perform(kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL))
-    try:
-        print(desired.encode([read(Request(**json.loads(argument)))]))
-    except ConfigErrors as errors:
-        print(desired.refuse(str(errors).splitlines()))
+    request = Request(**json.loads(argument))
+    print(desired.encode(_one_file(request) if request.name else _host(request.file)))
 
 
-def read(request: Request) -> desired.Group:
-    """Read and check one container file; raises ConfigErrors."""
+def _one_file(request: Request) -> desired.Desired:
+    """Read and check the container file of `lithos run`."""
     from ..config import ConfigErrors, check_ownership, load_container
+    from . import translate
 
-    faults = check_ownership(request.file)
-    if faults:
-        raise ConfigErrors(faults)
-    container = load_container(request.file, request.variables)
-    return group(container, request)
+    try:
+        if faults := check_ownership(request.file):
+            raise ConfigErrors(faults)
+        container = load_container(request.file, request.variables)
+    except ConfigErrors as errors:
+        broken = frozenset({desired.EVERYTHING})
+        return desired.Desired([], {}, str(errors).splitlines(), broken)
+    group = translate.run_group(container, request.file, request.name, request.root)
+    if request.instances is not None:
+        group = group._replace(instances=request.instances)
+    return desired.Desired([group], {group.sandbox: {}}, [])
 
 
-def group(container: Container, request: Request) -> desired.Group:
-    """Turn a container file's values into what the supervisor runs."""
-    import hashlib
+def _host(master_file: str) -> desired.Desired:
+    """Read and check all four kinds of file."""
+    from ..config import history, load_host
+    from . import translate
 
-    opened = ports(container, {})
-    launch = LaunchSpec(
-        name="",
-        executable=container.executable,
-        arguments=container.arguments,
-        environ=tuple(container.environ.items()),
-        uid=NOBODY if container.user_id is None else container.user_id,
-        gid=NOBODY if container.group_id is None else container.group_id,
-        workdir=container.workdir,
-        root=request.root,
-        fileno_limit=container.fileno_limit,
-        init=container.init,
-        sockets=tuple((port.fd, port.name) for port in opened),
-        config=request.file,
+    host = load_host(master_file)
+    broken = host.broken if host.master is not None else host.broken | {desired.EVERYTHING}
+    faults = [str(error) for error in host.errors]
+    groups = []
+    for sandbox in host.sandboxes.values():
+        for service in sandbox.services.values():
+            if service.entry.kind != "Daemon":
+                continue
+            try:
+                groups.append(translate.service_group(service, host.devfs))
+            except OSError as error:  # the image went away meanwhile
+                broken |= {service.name}
+                faults.append(f"{service.root}: cannot use the image of {service.name}: {error.strerror}")
+    limits = {name: translate.sandbox_limits(sandbox.settings) for name, sandbox in host.sandboxes.items()}
+    remarks = () if host.master is None else tuple(history.record(host, host.master.config_log_dir))
+    return desired.Desired(groups, limits, faults, broken, _settings(host), remarks)
+
+
+def _settings(host: Host) -> desired.Host | None:
+    master = host.master
+    if master is None:
+        return None
+    return desired.Host(
+        runtime=master.runtime_dir,
+        mounts=master.below_runtime(master.mount_dir),
+        log_directory=master.stdio_log_dir,
+        cgroup_name=master.cgroup_name,
+        controllers=master.cgroup_controllers,
+        logs=logs_of(master, {name: sandbox.settings for name, sandbox in host.sandboxes.items()}),
     )
-    policy = Policy(
-        restart_timeout=container.restart_timeout, kill_timeout=container.kill_timeout, max_starts=RUN_STARTS
-    )
-    made = desired.Group(
-        sandbox=RUN_SANDBOX,
-        process=request.name,
-        instances=container.instances if request.instances is None else request.instances,
-        launch=launch,
-        policy=policy,
-        stop_signal=int(container.stop_signal),
-        limits=limits(container),
-        ports=opened,
-        spec="",
-    )
-    identity = desired.encode([made._replace(instances=0, ports=tuple(port.fixed for port in opened))])
-    return made._replace(spec=hashlib.blake2b(identity.encode(), digest_size=8).hexdigest())
-
-
-def ports(container: Container, unix_paths: Mapping[str, str]) -> tuple[desired.Port, ...]:
-    """Return the sockets that a container file asks for; ``unix_paths`` are the host's paths of its `unix-sockets`."""
-    tcp = [
-        desired.Port(
-            *("tcp", entry.fd, entry.name or f"tcp-{port}", entry.host, port),
-            backlog=entry.listen_backlog,
-            reuse_addr=entry.reuse_addr,
-            reuse_port=entry.reuse_port,
-            ipv6_only=entry.ipv6_only,
-            non_block=entry.set_non_block,
-        )
-        for port, entry in container.tcp_ports.items()
-    ]
-    # Never SO_REUSEADDR: for datagrams it lets every user bind the port, too, and take what arrives (socket(7)).
-    udp = [
-        desired.Port(
-            *("udp", entry.fd, entry.name or f"udp-{port}", entry.host, port),
-            reuse_port=entry.reuse_port,
-            ipv6_only=entry.ipv6_only,
-            non_block=entry.set_non_block,
-        )
-        for port, entry in container.udp_ports.items()
-    ]
-    unix = [
-        desired.Port(
-            *("unix", entry.fd, entry.name or _socket_name(path)),
-            path=unix_paths[path],
-            backlog=entry.listen_backlog,
-            non_block=entry.set_non_block,
-            mode=entry.mode,
-            user=entry.user,
-            group=entry.group,
-        )
-        for path, entry in container.unix_sockets.items()
-    ]
-    return (*tcp, *udp, *unix)
-
-
-def _socket_name(path: str) -> str:
-    """Return a path's last component, without what LISTEN_FDNAMES cannot hold; see sd_listen_fds(3)."""
-    last = os.path.basename(path)[:255]
-    return "".join(c if c.isascii() and c.isprintable() and c != ":" else "_" for c in last)
-
-
-CPU_PERIOD = 100_000  # µs; the kernel's default in cpu.max
-DEFAULT_SHARES, DEFAULT_WEIGHT = 1024, 100  # lithos's and v1's default; cgroup v2's
-
-
-def limits(container: Container) -> dict[str, str]:
-    """Return which file of the instance's cgroup gets which text; what has its kernel default is left out."""
-    files: dict[str, str] = {}
-    if container.memory_limit is not None:
-        # An instance is one service: when one of its processes is killed, the rest is of no use.
-        files |= {"memory.oom.group": "1", "memory.max": str(container.memory_limit), "memory.swap.max": "0"}
-    if container.cpu_shares != DEFAULT_SHARES:
-        weight = round(container.cpu_shares * DEFAULT_WEIGHT / DEFAULT_SHARES)
-        files["cpu.weight"] = str(min(max(weight, 1), 10_000))
-    if container.cpu_limit is not None:
-        files["cpu.max"] = f"{round(container.cpu_limit * CPU_PERIOD)} {CPU_PERIOD}"
-    if container.pids_limit is not None:
-        files["pids.max"] = str(container.pids_limit)
-    return files | dict(container.cgroup)
 
 
 if __name__ == "__main__":

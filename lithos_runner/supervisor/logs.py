@@ -85,17 +85,22 @@ def _open(path: str) -> int:
 class Stream:
     """One stream of one instance, kept over its restarts."""
 
-    def __init__(self, fifo: str, path: str, loop: Loop, say: Callable[[str], None]) -> None:
-        """Create ``fifo`` and append what comes out of it to the file ``path``. Raises OSError."""
+    def __init__(self, fifo: str, path: str, loop: Loop, say: Callable[[str], None], *, keep: bool = False) -> None:
+        """Create ``fifo`` and append what comes out of it to the file ``path``; ``keep`` one that is in use.
+
+        Raises OSError.
+        """
         self._loop = loop
         self._say = say
         self._fifo = fifo
         self._losing = False
         self._budget, self._since = RATE, 0.0
         self.file = LogFile(path)
-        with suppress(FileNotFoundError):
-            os.unlink(fifo)
-        os.mkfifo(fifo, 0o600)
+        if not keep:
+            with suppress(FileNotFoundError):
+                os.unlink(fifo)
+        with suppress(FileExistsError):
+            os.mkfifo(fifo, 0o600)
         # Our end is writable too: a FIFO without any writer would report a hang-up for ever.
         self._reader = os.open(fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         loop.watch(self._reader, READABLE, self._readable)

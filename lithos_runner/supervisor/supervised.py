@@ -6,24 +6,27 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import cgroup
 
 from ..launch import init
 from ..launch.launcher import Launcher, RootUnusable
-from ..launch.spawn import Child, outcome
+from ..launch.spawn import Child, mount_namespace, outcome
 from ..plan.instance import Action, Event, Instance, State
 from ..status import processes
 from ..status.store import StateDirectory
+from .adoption import Survivor
 from .cgroups import Tree
 from .desired import Group
+from .life_signs import LifeSigns
 from .listeners import Listeners, ListenFailed
 from .logs import Stream
 from .loop import PRIORITY, READABLE, Loop
-from .messages import say
+from .messages import ERROR, WARN, say
 
-GENERATION = 1
 _INIT_STARTS = 0.005  # seconds between two looks at an init that has only just been started
 
 
@@ -38,6 +41,7 @@ class Means(NamedTuple):
     stdin: int
     fifo_directory: str
     log_directory: str
+    notify_address: str  # where instances say how they are; sd_notify(3)
 
 
 class Ending(NamedTuple):
@@ -54,6 +58,8 @@ class Ending(NamedTuple):
             return "was killed: it used more memory than its limit allows"
         if self.signal is not None:
             return f"was killed by {processes.signal_name(self.signal)}"
+        if self.code is None:
+            return "ended, with an exit status unknown as an earlier supervisor had started it,"
         return f"exited with code {self.code}"
 
 
@@ -69,30 +75,65 @@ def _has_started(init_pid: int) -> bool:
 class Supervised:
     """An instance with its process, cgroup, logs and state file."""
 
-    def __init__(self, group: Group, index: int, means: Means, gave_up: Callable[[Supervised], None]) -> None:
+    def __init__(
+        self,
+        group: Group,
+        index: int,
+        generation: int,
+        means: Means,
+        changed: Callable[[Supervised], None],
+        survivor: Survivor | None = None,
+    ) -> None:
+        """Nothing lives before ``on(START)``, unless there is a ``survivor`` to adopt.
+
+        ``generation`` counts the versions of the group; ``changed`` is called after everything that happens.
+        """
         self.group = group
         self.index = index
+        self.generation = generation
+        self.version = group.spec
         self.name = f"{group.name}.{index}"
         self.machine = Instance(group.policy)
+        self.failures = 0  # of this version in this place
         self.reason = ""  # of the last failure, a whole sentence
         self._means = means
-        self._gave_up = gave_up
+        self._changed = changed
         self._child: Child | None = None
         self._pid_start: int | None = None
         self._cgroup: cgroup.Group | None = None
+        self._mounts: int | None = None  # the mount namespace of an earlier life
         self._status_open = False
         self._unspawned = False  # there was no process to fail
         self._unusable = False  # the set-up failed in the process
+        self._overdue_sentence = ""  # it was killed as it was not ready in time
         self._ending: Ending | None = None
         self._last_exit: Ending | None = None
         self._oom_kills = 0  # of ended lives
         self._started: float | None = None  # seconds since the epoch
-        self._streams = [self._stream(kind) for kind in ("stdout", "stderr")]
+        self._signs = LifeSigns(group, self.name, means.loop, means.listeners, self._pids, self.on, self._end_at_once)
+        self._streams = [self._stream(kind, keep=survivor is not None) for kind in ("stdout", "stderr")]
+        if survivor is not None:
+            self._adopt(survivor)
 
-    def _stream(self, kind: str) -> Stream:
-        leaf = f"{self.group.process}.{self.index}.{kind}"
-        fifo = os.path.join(self._means.fifo_directory, f"{self.group.sandbox}:{leaf}")
-        return Stream(fifo, os.path.join(self._means.log_directory, self.group.sandbox, leaf), self._means.loop, say)
+    def _stream(self, kind: str, *, keep: bool) -> Stream:
+        means, leaf = self._means, f"{self.group.process}.{self.index}.{kind}"
+        fifo = os.path.join(means.fifo_directory, f"{self.group.sandbox}:{leaf}")
+        path = os.path.join(means.log_directory, self.group.sandbox, leaf)
+        return Stream(fifo, path, means.loop, partial(say, level=WARN), keep=keep)
+
+    def _adopt(self, survivor: Survivor) -> None:
+        """Take over what an earlier supervisor has started."""
+        record = survivor.record
+        self.version, self.generation = record["version"], record["generation"]
+        self._child, self._cgroup = Child(survivor.pid, survivor.pidfd, -1, []), survivor.group
+        self._pid_start = processes.start_time(survivor.pid)
+        self._started, self._oom_kills = record["started"], record["oom_kills"]
+        self._last_exit = Ending(**record["last_exit"]) if record["last_exit"] else None
+        self.machine.restarts = record["restarts"]
+        self._means.loop.watch(survivor.pidfd, READABLE, self._exited)
+        self._keep_mounts(self._child)
+        for event in _SO_FAR.get(record["state"], (Event.ADOPT,)):
+            self.on(event)
 
     # What happens → the machine → what is done.
 
@@ -101,17 +142,56 @@ class Supervised:
         before = self.machine.state
         for action in self.machine.on(event, time.monotonic()):
             if action is Action.COMPLAIN:
-                say(f"{self.name}: internal error: {event.value} while {before.value}; nothing is done about it")
+                say(f"{self.name}: internal error: {event.value} while {before.value}; nothing is done about it", ERROR)
             else:
                 _DO[action](self)
         self._means.loop.deadline(self, self.machine.deadline, self._overdue)
+        self._signs.follow(self.machine.state, executed=self.machine.executed)
         self._write_state()
         if self._unspawned:
             self._unspawned = False
             self.on(Event.UNUSABLE)
+        self._changed(self)
+
+    def adjust(self, group: Group) -> None:
+        """Take over what an instance need not be started again for."""
+        self.group = group
+        self.machine.policy = group.policy
+
+    def hear(self, message: dict[str, str]) -> None:
+        """Take what the instance says of itself."""
+        more = self._signs.hear(message)
+        if more is not None:
+            self.machine.extend(more, time.monotonic())
+            self._means.loop.deadline(self, self.machine.deadline, self._overdue)
+        self._write_state()
+
+    def _pids(self) -> list[int]:
+        try:
+            return self._cgroup.core.procs if self._cgroup else []
+        except OSError:  # it is being removed
+            return []
+
+    def _end_at_once(self, why: str) -> None:
+        """Kill an instance that is in trouble by its own account; what follows is as if it had died."""
+        self._overdue_sentence = f"{self.name} was killed: {why}"
+        if self._cgroup is not None:
+            self._cgroup.kill()
+
+    def leave(self) -> None:
+        """End, with all the time that its connections may have.
+
+        Of a shared listener new connections come until the application itself stops accepting, at its stop signal.
+        """
+        steered = any(port.reuse_port for port in self.group.ports)
+        self.on(Event.DRAIN if steered else Event.STOP)
 
     def _overdue(self) -> None:
         self.on(Event.TIMEOUT)
+
+    def _give_up(self) -> None:
+        """Let those go to other instances who wait for this one: they would wait in vain."""
+        self._means.listeners.release(self.group.ports, self.name)
 
     def _enter_rotation(self) -> None:
         self._means.listeners.enter_rotation(self.group.ports, self.name)
@@ -120,7 +200,9 @@ class Supervised:
         self._means.listeners.leave_rotation(self.group.ports, self.name)
 
     def _spawn(self) -> None:
-        self._unusable, self._ending = False, None
+        self._unusable, self._ending, self._overdue_sentence = False, None, ""
+        # A successor has to know of it, even if we are killed before the process has a number.
+        self._write_state()
         try:
             self._child = self._create()
         except (OSError, RootUnusable, ListenFailed) as error:
@@ -136,19 +218,22 @@ class Supervised:
         means, group = self._means, self.group
         self._cgroup = means.tree.create(group.sandbox, f"{group.process}.{self.index}", group.limits)
         launch = group.launch.for_instance(self.name)
+        if group.readiness.hears():
+            launch = launch._replace(notify=means.notify_address)
+        means.listeners.open(group.ports)
         opened = [stream.open(launch.uid, launch.gid) for stream in self._streams]
         try:
             sockets = means.listeners.descriptors(group.ports, self.name)
             sources = {0: means.stdin, 1: opened[0], 2: opened[1], **sockets}
-            return means.launcher.spawn(launch, self._cgroup.fd, sources)
+            return means.launcher.spawn(launch, self._cgroup.fd, sources, self._mounts)
         finally:
             for descriptor in opened:
                 os.close(descriptor)
 
     def _abandon(self, sentence: str) -> None:
         """Clean up after a start that did not get as far as a process; ``on`` tells the machine when it is done."""
-        self.reason = sentence if sentence.startswith(self.name) else f"{self.name}: {sentence}"
-        say(self.reason)
+        self._fail(sentence if sentence.startswith(self.name) else f"{self.name}: {sentence}")
+        say(self.reason, ERROR)
         self._remove_cgroup()
         self._unspawned = True
 
@@ -162,11 +247,22 @@ class Supervised:
         self._means.loop.forget(child.status)
         os.close(child.status)
         if failure is None:
+            self._keep_mounts(child)
             self.on(Event.EXECUTED)
         else:
             self._unusable = True
-            self.reason = failure.sentence
-            say(failure.sentence)
+            self._fail(failure.sentence)
+            say(failure.sentence, ERROR)
+
+    def _keep_mounts(self, child: Child) -> None:
+        """Hold what the instance has mounted for its next life, where only the process is to be started again."""
+        if self.group.restart_process_only and self._mounts is None:
+            with suppress(OSError):  # it has ended already; its next life begins with fresh mounts
+                self._mounts = mount_namespace(child)
+
+    def _fail(self, sentence: str) -> None:
+        self.failures += 1
+        self.reason = sentence
 
     def _exited(self, _events: int) -> None:
         """The instance's PID 1 has ended; with it the kernel ends all of its PID namespace."""
@@ -174,9 +270,13 @@ class Supervised:
         if child is None:
             return
         self._set_up(0)
-        result = os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED | os.WNOHANG)
-        if result is None:
-            return
+        try:
+            result = os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:  # an earlier supervisor's, so the kernel has told somebody else how it ended
+            result = None
+        else:
+            if result is None:
+                return
         self._means.loop.forget(child.pidfd)
         os.close(child.pidfd)
         self._child = None
@@ -184,7 +284,9 @@ class Supervised:
         self._settle()
 
     def _describe(self, result: Any) -> Ending:
-        if result.si_code != os.CLD_EXITED:
+        if result is None:
+            code, number = None, None
+        elif result.si_code != os.CLD_EXITED:
             code, number = None, result.si_status
         elif self.group.launch.init:
             code, number = init.exit_status(result.si_status)
@@ -236,9 +338,14 @@ class Supervised:
         ran = time.monotonic() - (self.machine.started or 0.0)
         ending = self._ending.sentence() if self._ending else "ended"
         line = self._streams[1].file.last_line()
-        self.reason = f"{self.name} {ending} after {ran:.1f} s{f'; its last line on stderr: {line}' if line else ''}"
+        last_line = f"; its last line on stderr: {line}" if line else ""
+        if self._ending and self._ending.code in self.group.normal_exit_codes:
+            self.on(Event.FINISH)
+            say(f"{self.name} {ending} after {ran:.1f} s{self._what_next()}")
+            return
+        self._fail(f"{self._overdue_sentence or f'{self.name} {ending} after {ran:.1f} s'}{last_line}")
         self.on(Event.EXIT)
-        say(f"{self.reason}{self._what_next()}")
+        say(f"{self.reason}{self._what_next()}", WARN)
 
     def _what_next(self) -> str:
         machine = self.machine
@@ -252,7 +359,7 @@ class Supervised:
             try:
                 group.remove()
             except OSError as error:
-                say(f"{self.name}: {error}; it is tried again before the next start")
+                say(f"{self.name}: {error}; it is tried again before the next start", WARN)
 
     def _send_stop_signal(self) -> None:
         child = self._child
@@ -267,17 +374,14 @@ class Supervised:
 
     def _kill(self) -> None:
         if not self.machine.told:
-            self.reason = f"{self.name} was not ready after {self.group.policy.readiness_timeout:g} s"
-            say(f"{self.reason}; killing it")
+            why = self._signs.why_not_ready
+            late = f"{self.name} was not ready after {self.group.policy.readiness_timeout:g} s"
+            self._overdue_sentence = f"{late}: {why}" if why else late
+            say(f"{self._overdue_sentence}; killing it", WARN)
         elif self.machine.executed:
-            say(f"{self.name} has not ended by its stop signal; killing it")
+            say(f"{self.name} has not ended by its stop signal; killing it", WARN)
         if self._cgroup is not None:
             self._cgroup.kill()
-
-    def _give_up(self) -> None:
-        # Who waits for it would wait in vain.
-        self._means.listeners.release(self.group.ports, self.name)
-        self._gave_up(self)
 
     # What outsiders see.
 
@@ -295,28 +399,48 @@ class Supervised:
             "init": group.launch.init,
             "uid": group.launch.uid,
             "gid": group.launch.gid,
-            "generation": GENERATION,
+            "generation": self.generation,
             "started": self._started,
             "restarts": self.machine.restarts,
             "last_exit": self._last_exit._asdict() if self._last_exit else None,
             "cgroup": self._means.tree.path(group.sandbox, f"{group.process}.{self.index}"),
             "ports": list(dict.fromkeys(port.port for port in group.ports if port.port)),
+            "image": group.launch.file_system.path if group.launch.file_system.is_image else "",
             "oom_kills": self._oom_kills,
-            "spec": group.spec,
+            "version": self.version,
+            "status": self._signs.status,
+            "notify": self._means.notify_address,
         }
 
     def _write_state(self) -> None:
         try:
             self._means.state.write_instance(self.snapshot())
         except OSError as error:
-            say(f"{self.name}: cannot write its state file: {error}; `lithos ps` shows an older state")
+            say(f"{self.name}: cannot write its state file: {error}; `lithos ps` shows an older state", WARN)
+
+    def proven(self, soak: float) -> bool:
+        """Whether it serves, and has done so for ``soak`` seconds."""
+        served = self.machine.served
+        return self.machine.state is State.READY and served is not None and time.monotonic() >= served + soak
 
     def close(self) -> None:
-        """Let go of the logs; the instance must have ended."""
+        """Let go of the logs and forget the instance; it must have ended."""
+        self._means.loop.deadline(self, None, self._overdue)
+        self._signs.close()
+        self._means.listeners.release(self.group.ports, self.name)
         for stream in self._streams:
             stream.close()
+        if self._mounts is not None:
+            os.close(self._mounts)
+        self._means.state.forget(self.name)
 
 
+# What an adopted instance has been through, by the state in which its last supervisor saw it.
+_SO_FAR = {
+    State.READY.value: (Event.RESUME,),
+    State.DRAINING.value: (Event.RESUME, Event.DRAIN),
+    State.STOPPING.value: (Event.ADOPT, Event.STOP),
+}
 _DO: dict[Action, Callable[[Supervised], None]] = {
     Action.SPAWN: Supervised._spawn,
     Action.ENTER_ROTATION: Supervised._enter_rotation,

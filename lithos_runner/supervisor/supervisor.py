@@ -1,40 +1,49 @@
-"""The supervisor: opens what has to be open, starts what should run, and takes it all down again."""
+"""The supervisor: opens what has to be open, runs what should run, and takes it all down again."""
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
 import time
+from collections.abc import Callable, Collection
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import cgroup
 
 from ..launch.launcher import Launcher
-from ..plan.instance import Event, State
-from ..status import store
+from ..plan.instance import State
+from ..status import names, store
 from . import loader
-from .cgroups import Tree
-from .control import NAME as CONTROL
+from .adoption import survivors
+from .cgroups import ENFORCE, OFF, SLICE, Tree
 from .control import Control
-from .desired import Group, Refusal
+from .desired import EVERYTHING, Desired, Group, Host, Refusal, plain_group
 from .listeners import Listeners, ListenFailed
-from .loop import Loop, Signals
-from .messages import say
+from .loop import READABLE, Loop, Signals
+from .messages import ERROR, WARN, log_to, say
 from .notify import notify, take_address
-from .supervised import Means, Supervised
+from .readiness.notifications import Notifications
+from .service import Service
+from .supervised import Means
 
 LOG_DIRECTORY = "/var/log/lithos/stdio"
 
 
 class Options(NamedTuple):
-    """How a supervisor was asked to run."""
+    """How a supervisor was asked to run; ``host`` is None when the configuration says where everything is.
 
-    runtime: str  # directory of its state
+    ``once``: a person or a script waits for one program. What is wrong at the start, or never gets ready, ends the
+    supervisor; SIGHUP and SIGQUIT do, too, and do not mean "reload".
+    """
+
     config: str  # what `lithos ps` shows
-    limits: str  # one of cgroups.ENFORCE, AVAILABLE, OFF
-    log_directory: str = LOG_DIRECTORY
+    limits: str | None  # one of cgroups.ENFORCE, AVAILABLE, OFF; None: as the configuration says
+    once: bool
+    host: Host | None = None
 
 
 class Failure(Exception):
@@ -42,13 +51,16 @@ class Failure(Exception):
 
 
 def run(request: loader.Request, options: Options) -> None:
-    """Supervise one container file until a signal ends it; raises Refusal (configuration) and Failure."""
+    """Supervise what ``request`` leads to until a signal ends it; raises Refusal (configuration) and Failure."""
     _allow_descriptors()
     try:
-        groups = loader.load(request)
+        desired = loader.load(request)
+        host = options.host or desired.host
+        if host is None or (options.once and desired.faults):
+            raise Refusal("\n".join(desired.faults))
         with ExitStack() as stack:
-            supervisor = Supervisor(groups, options, stack)
-            supervisor.start()
+            supervisor = Supervisor(request, host, options, stack)
+            supervisor.start(desired)
             supervisor.serve()
     except (store.AlreadyRunning, ListenFailed, cgroup.CgroupError) as error:
         hint = "; --limits available goes on without it" if isinstance(error, cgroup.ControllerMissing) else ""
@@ -62,142 +74,370 @@ def run(request: loader.Request, options: Options) -> None:
 class Supervisor:
     """Owns everything that instances share; ``stack`` takes it down in the opposite order."""
 
-    def __init__(self, groups: list[Group], options: Options, stack: ExitStack) -> None:
+    def __init__(self, request: loader.Request, host: Host, options: Options, stack: ExitStack) -> None:
         self.fatal = ""
-        self._groups = groups
+        self._request = request
+        self._host = host
         self._options = options
         self._notify = take_address()
+        self._started = time.time()
         self._stopping = False
-        self._instances: list[Supervised] = []
+        self._services: dict[str, Service] = {}
+        self._sandboxes: set[str] = set()
+        self._faults: list[str] = []
+        self._given_up: set[str] = set()  # instances, with ``once``
+        self._reader: loader.Reader | None = None
+        self._loads = 0  # configurations taken in so far
+        self._asked = 0  # those that somebody has asked for
         self._loop = Loop()
         stack.callback(self._loop.close)
         # First, and so the last to go: a signal must not end us between two steps that belong together.
-        signals = Signals(self._loop, [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT], self._signalled)
+        signals = Signals(self._loop, [*_END, *_RELOAD], self._signalled)
         stack.callback(signals.close)
-        self._tree = Tree(options.limits)
-        self._check_limits()
+        limits = options.limits or (ENFORCE if host.cgroup_name else OFF)
+        self._tree = Tree(limits, host.cgroup_name or SLICE, host.controllers)
         self._claim(stack)
         stack.callback(self._tree.close)
-        self._tree.prepare({group.sandbox for group in groups})
-        self._sweep()
         self._build(stack)
 
-    def _check_limits(self) -> None:
-        for group in self._groups:
-            self._tree.check(group.limits)
-
-    def _missing(self) -> list[str]:
-        return sorted({name for group in self._groups for name in self._tree.not_enforced(group.limits)})
-
     def _claim(self, stack: ExitStack) -> None:
-        lock = store.claim(self._options.runtime)
+        lock = store.claim(self._host.runtime)
         stack.callback(os.close, lock)
-        self._state = store.StateDirectory.create(self._options.runtime)
+        self._state = store.StateDirectory.create(self._host.runtime)
         stack.callback(self._state.remove)
 
-    def _sweep(self) -> None:
-        for group in self._groups:
-            left = self._tree.sweep(group.sandbox, group.process)
-            for instance in left:
-                self._state.forget(f"{group.sandbox}/{instance}")
-            if left:
-                say(f"{group.name}: ended {len(left)} instance(s) that an earlier supervisor left behind")
-
     def _build(self, stack: ExitStack) -> None:
-        options = self._options
-        directories = {name: os.path.join(options.runtime, name) for name in ("fifo", "root")}
-        for path in directories.values():
-            _remove_directory(path)
-            os.mkdir(path, 0o700)
+        host = self._host
+        fifos = os.path.join(host.runtime, "fifo")
+        for path in (fifos, host.mounts):
+            os.makedirs(path, 0o700, exist_ok=True)
             stack.callback(_remove_directory, path)
-        listeners = Listeners(self._loop, say)
-        stack.callback(listeners.close)
-        listeners.open(port for group in self._groups for port in group.ports)
-        launcher = Launcher(directories["root"])
+        self._listeners = Listeners(self._loop, partial(say, level=WARN))
+        stack.callback(self._listeners.close)
+        launcher = Launcher(host.mounts)
         stack.callback(launcher.close)
         stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         stack.callback(os.close, stdin)
-        means = Means(
+        self._means = Means(
             self._loop,
             launcher,
             self._tree,
-            listeners,
+            self._listeners,
             self._state,
             stdin,
-            directories["fifo"],
-            options.log_directory,
+            fifos,
+            host.log_directory,
+            self._hear(stack),
         )
-        control = Control(os.path.join(options.runtime, CONTROL), self._loop, self._answer)
+        control = Control(store.control_socket(host.runtime), self._loop, self._answer)
         stack.callback(control.close)
-        for group in self._groups:
-            for index in range(group.instances):
-                self._instances.append(Supervised(group, index, means, self._gave_up))
-                stack.callback(self._instances[-1].close)
+        stack.callback(self._close_services)
 
-    def start(self) -> None:
-        """Start all instances and say where they are."""
-        options = self._options
-        missing = self._missing()
+    def _hear(self, stack: ExitStack) -> str:
+        """Listen to what instances say, where those of an earlier supervisor speak; return the address."""
+        said = [record.get("notify") for record in store.read_instances(self._host.runtime)]
+        known = dict.fromkeys(address for address in said if isinstance(address, str) and address.startswith("@"))
+        for address in (*known, f"@lithos-{os.urandom(8).hex()}"):
+            with suppress(OSError):  # somebody else took the name while there was no supervisor
+                notifications = Notifications(address, self._loop, self._heard)
+                stack.callback(notifications.close)
+                return address
+        raise OSError(errno.EADDRINUSE, "cannot listen for what instances say")
+
+    def _heard(self, path: str, message: dict[str, str]) -> None:
+        sandbox, leaf = self._tree.owner(path) or ("", "")
+        process, _, index = leaf.rpartition(".")
+        service = self._services.get(f"{sandbox}/{process}")
+        instance = service.instances.get(int(index)) if service and index.isdecimal() else None
+        if instance is not None:
+            instance.hear(message)
+
+    def _close_services(self) -> None:
+        for service in self._services.values():
+            service.close()
+
+    # From start to end.
+
+    def start(self, desired: Desired) -> None:
+        """Start everything and say where it is. Raises ListenFailed and cgroup.CgroupError with ``once``."""
+        self._adopt()
+        if self._options.once:
+            for group in desired.groups:
+                self._tree.check(group.limits)
+            self._listeners.open(port for group in desired.groups for port in group.ports)
+        self._take_in(desired)
+        missing = sorted({name for group in desired.groups for name in self._tree.not_enforced(group.limits)})
         if missing:
-            say(f"limits are not enforced for: {', '.join(missing)} (--limits {options.limits})")
-        self._state.write_supervisor(
-            {
-                "pid": os.getpid(),
-                "config": options.config,
-                "started": time.time(),
-                "log_dir": options.log_directory,
-                "limits": options.limits,
-                "not_enforced": missing,
-            }
-        )
-        for instance in self._instances:
-            instance.on(Event.START)
-        for group in self._groups:
+            say(f"limits are not enforced for: {', '.join(missing)} (--limits {self._tree.mode})", WARN)
+        for group in desired.groups:
             ports = ", ".join(port.address for port in group.ports)
             where = f" listening on {ports}" if ports else ""
-            logs = os.path.join(options.log_directory, group.sandbox)
+            logs = os.path.join(self._host.log_directory, group.sandbox)
             say(f"{group.name}: {group.instances} instance(s){where}; logs in {logs}")
         notify(self._notify, "READY=1")
 
+    def _adopt(self) -> None:
+        """Take over what an earlier supervisor has left alive, with its sockets and where its roll-outs stood."""
+        for record in store.read_services(self._host.runtime):
+            with suppress(KeyError, TypeError):  # not ours, or of a version that wrote other records
+                service = Service.restore(record, self._means, self._service_changed)
+                self._services[service.name] = service
+        adopted = 0
+        for survivor in survivors(self._host.runtime, self._tree):
+            if survivor.service in self._services:
+                self._hold(survivor.record["sandbox"])
+                self._services[survivor.service].adopt(survivor)
+                adopted += 1
+        if adopted:
+            say(f"adopted {adopted} instance(s) of an earlier supervisor")
+        for service in self._services.values():
+            self._sweep(service.wanted, [f"{service.wanted.process}.{index}" for index in service.instances])
+
+    def _hold(self, sandbox: str) -> None:
+        if sandbox not in self._sandboxes:
+            self._tree.prepare(sandbox, {})
+            self._sandboxes.add(sandbox)
+
     def serve(self) -> None:
         """Handle events until everything has ended."""
-        while not (self._stopping and all(not one.machine.state.alive for one in self._instances)):
+        while not (self._stopping and all(service.ended for service in self._services.values())):
             self._loop.turn()
 
     def stop(self) -> None:
         """End all instances as the configuration says; the second time, kill what is left."""
         notify(self._notify, "STOPPING=1")
         again, self._stopping = self._stopping, True
-        for instance in self._instances:
-            hurry = again and instance.machine.state is State.STOPPING
-            instance.on(Event.TIMEOUT if hurry else Event.STOP)
+        if self._reader is not None:
+            self._stop_reading(self._reader)
+            self._reader.close()
+            self._reader = None
+        for service in self._services.values():
+            service.stop(again=again)
 
     def _signalled(self, number: int) -> None:
-        alive = sum(one.machine.state.alive for one in self._instances)
+        if number in _RELOAD and not self._options.once:
+            self.reload()
+            return
+        alive = sum(one.machine.state.alive for each in self._services.values() for one in each.instances.values())
         say(f"{signal.Signals(number).name}: {'killing' if self._stopping else 'ending'} {alive} instance(s)")
         self.stop()
 
-    def _gave_up(self, instance: Supervised) -> None:
-        """End everything when a program has never worked: a person or a script waits for the answer."""
-        group = [one for one in self._instances if one.group is instance.group]
-        if any(one.machine.been_ready for one in group):
-            say(f"{instance.name}: given up after {instance.machine.restarts + 1} starts; the others go on")
+    # The configuration.
+
+    def reload(self) -> int:
+        """Read the configuration again; return how many have been taken in when that is done."""
+        if self._stopping:
+            return self._loads
+        if self._reader is None:
+            self._asked = self._loads + 1
+            self._read()
+        else:
+            # What is being read may be older than the request.
+            self._asked = self._loads + 2
+        return self._asked
+
+    def _read(self) -> None:
+        notify(self._notify, f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            self._reader = loader.Reader(self._request)
+        except OSError as error:
+            self._read_all(Desired([], {}, [f"cannot read {self._request.file}: {error}"], frozenset({EVERYTHING})))
             return
-        if not self.fatal:
-            starts = instance.machine.restarts + 1
-            self.fatal = f"{instance.group.name} has never been ready in {starts} start(s); ended, nothing is left"
-        if not self._stopping:
-            # The machine that gave up is still busy with this event.
-            self._loop.deadline(self, time.monotonic(), self.stop)
+        self._loop.watch(self._reader.descriptor, READABLE, self._readable)
+
+    def _readable(self, _events: int) -> None:
+        reader = self._reader
+        if reader is None or not reader.read():
+            return
+        self._stop_reading(reader)
+        self._reader = None
+        try:
+            desired = reader.desired()
+        except Refusal as refusal:
+            desired = Desired([], {}, [str(refusal)], frozenset({EVERYTHING}))
+        self._read_all(desired)
+
+    def _stop_reading(self, reader: loader.Reader) -> None:
+        self._loop.forget(reader.descriptor)
+
+    def _read_all(self, desired: Desired) -> None:
+        self._take_in(desired)
+        notify(self._notify, "READY=1")
+        if self._loads < self._asked:
+            self._read()
+
+    def _take_in(self, desired: Desired) -> None:
+        """Go from what runs to what is configured now."""
+        self._loads += 1
+        if desired.host is not None:
+            log_to(desired.host.logs)
+        desired = self._with_sandboxes(desired)
+        self._faults = desired.faults
+        for fault in desired.faults:
+            say(f"not taken in: {fault}", ERROR)
+        for remark in desired.remarks:
+            say(remark, WARN)
+        self._retire({group.name for group in desired.groups}, desired)
+        for group in desired.groups:
+            if group.name in self._services:
+                self._services[group.name].desire(group)
+            else:
+                self._add(group)
+        self._tidy()
+        self._write_supervisor()
+
+    def _with_sandboxes(self, desired: Desired) -> Desired:
+        """Prepare the sandboxes; without those whose limits cannot be had."""
+        faults, broken = list(desired.faults), set(desired.broken)
+        for name, limits in desired.sandboxes.items():
+            try:
+                self._tree.prepare(name, limits)
+            except cgroup.CgroupError as error:
+                if self._options.once:
+                    raise
+                faults.append(f"sandbox {name}: {error}")
+                broken.add(name)
+            else:
+                self._sandboxes.add(name)
+        groups = [group for group in desired.groups if group.sandbox not in broken]
+        return desired._replace(groups=groups, faults=faults, broken=frozenset(broken))
+
+    def _retire(self, wanted: set[str], desired: Desired) -> None:
+        for name, service in self._services.items():
+            if name not in wanted and not desired.is_broken(service.wanted):
+                service.retire()
+
+    def _add(self, group: Group) -> None:
+        self._sweep(group)
+        service = self._services[group.name] = Service(group, self._means, self._service_changed)
+        service.begin()
+
+    def _sweep(self, group: Group, kept: Collection[str] = ()) -> None:
+        """End what an earlier supervisor has left of a group and what cannot be adopted."""
+        self._hold(group.sandbox)
+        there = [name for name in self._tree.instances(group.sandbox) if name.rpartition(".")[0] == group.process]
+        left = [name for name in there if name not in kept]
+        for instance in left:
+            self._tree.sweep(group.sandbox, instance)
+            self._state.forget(f"{group.sandbox}/{instance}")
+        if left:
+            say(f"{group.name}: ended {len(left)} instance(s) that an earlier supervisor left behind", WARN)
+
+    def _service_changed(self, service: Service) -> None:
+        self._tidy()
+        if self._options.once:
+            self._give_up(service)
+
+    def _tidy(self) -> None:
+        """Let go of what nobody needs any more; sockets live as long as somebody is configured for them or alive."""
+        for name, service in list(self._services.items()):
+            if service.ended and not service.instances and not self._stopping:
+                self._services.pop(name).close()
+        groups = [group for service in self._services.values() for group in service.groups()]
+        self._listeners.keep(port for group in groups for port in group.ports)
+        self._means.launcher.keep(group.launch for group in groups)
+        used = {group.sandbox for group in groups}
+        for sandbox in self._sandboxes - used - (self._sandboxes if self._stopping else set()):
+            self._tree.discard(sandbox)
+            self._sandboxes.discard(sandbox)
+
+    def _give_up(self, service: Service) -> None:
+        """End everything when a program has never worked: a person or a script waits for the answer."""
+        instances = list(service.instances.values())
+        failed = [one for one in instances if one.machine.state is State.FAILED and one.name not in self._given_up]
+        self._given_up.update(one.name for one in failed)
+        if failed and not self.fatal and not any(one.machine.been_ready for one in instances):
+            starts = failed[0].machine.restarts + 1
+            self.fatal = f"{service.name} has never been ready in {starts} start(s); ended, nothing is left"
+            self.stop()
+        elif not self.fatal:
+            for one in failed:
+                say(f"{one.name}: given up after {one.machine.restarts + 1} starts; the others go on")
+
+    # What outsiders see.
+
+    def _write_supervisor(self) -> None:
+        groups = [group for service in self._services.values() for group in service.groups()]
+        self._state.write_supervisor(
+            {
+                "pid": os.getpid(),
+                "config": self._options.config,
+                "started": self._started,
+                "log_dir": self._host.log_directory,
+                "limits": self._tree.mode,
+                "not_enforced": sorted({name for group in groups for name in self._tree.not_enforced(group.limits)}),
+                "faults": self._faults,
+            }
+        )
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         command = request.get("command")
-        if command == "status":
-            return {"pid": os.getpid(), "instances": [one.snapshot() for one in self._instances]}
-        if command == "stop":
-            self.stop()
-            return {"stopping": True}
-        return {"error": f"unknown command {command!r}: there are status and stop"}
+        if not isinstance(command, str) or command not in _ANSWERS:
+            return {"error": f"unknown command {command!r}: there are {', '.join(_ANSWERS)}"}
+        try:
+            return _ANSWERS[command](self, request)
+        except _Wrong as wrong:
+            return {"error": str(wrong)}
+
+    def _status(self, _request: dict[str, Any]) -> dict[str, Any]:
+        services = self._services.values()
+        return {
+            "pid": os.getpid(),
+            "reloads": not self._options.once,
+            "loads": self._loads,
+            "faults": self._faults,
+            "services": [service.snapshot() for service in services],
+            "instances": [one.snapshot() for service in services for _, one in sorted(service.instances.items())],
+        }
+
+    def _groups(self, _request: dict[str, Any]) -> dict[str, Any]:
+        return {"groups": [plain_group(service.goal) for service in self._services.values()]}
+
+    def _stop(self, _request: dict[str, Any]) -> dict[str, Any]:
+        self.stop()
+        return {"stopping": True}
+
+    def _reload(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Answer how many configurations will have been taken in; ``retry`` names a sandbox to try again."""
+        for service in self._services.values():
+            if service.wanted.sandbox == request.get("retry"):
+                service.retry()
+        return {"loads": self.reload()}
+
+    def _restart(self, request: dict[str, Any]) -> dict[str, Any]:
+        name = request.get("name")
+        for service in self._services.values():
+            indices = [index for index, one in service.instances.items() if names.matches(str(name), one.name)]
+            if indices:
+                service.restart(indices)
+                return {"service": service.name, "restarting": len(indices)}
+        raise _Wrong(f"there is no instance {name}")
+
+    def _scale(self, request: dict[str, Any]) -> dict[str, Any]:
+        name, count = request.get("name"), request.get("instances")
+        service = self._services.get(str(name))
+        if service is None or not isinstance(count, int) or count < 0:
+            raise _Wrong(f"cannot scale {name} to {count!r}: expected a process and a number")
+        self._request = self._request._replace(instances=count)
+        service.desire(service.wanted._replace(instances=count))
+        return {"instances": count}
+
+
+class _Wrong(Exception):
+    """A request that cannot be carried out; the message is the answer."""
+
+
+_END = (signal.SIGTERM, signal.SIGINT)
+# Any of these makes lithos read its files again.
+_RELOAD = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+_ANSWERS: dict[str, Callable[[Supervisor, dict[str, Any]], dict[str, Any]]] = {
+    "status": Supervisor._status,
+    "groups": Supervisor._groups,
+    "reload": Supervisor._reload,
+    "restart": Supervisor._restart,
+    "scale": Supervisor._scale,
+    "stop": Supervisor._stop,
+}
 
 
 def _remove_directory(path: str) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 INSTANCE = (
     *("name", "sandbox", "process", "index", "state", "pid", "uid", "gid", "generation", "started"),
-    *("restarts", "last_exit", "cgroup", "ports", "memory"),
+    *("restarts", "last_exit", "cgroup", "ports", "image", "memory"),
 )
 
 
@@ -29,7 +29,7 @@ def test_json_is_the_contract(host: Host) -> None:
     printed = json.loads(done.stdout)
     assert list(printed) == ["supervisors"]
     (seen,) = printed["supervisors"]
-    assert list(seen) == ["pid", "config", "started", "instances"]
+    assert list(seen) == ["pid", "config", "started", "faults", "instances"]
     assert (seen["pid"], seen["config"]) == (supervisor.process.pid, "/etc/lithos/hello.yaml")
     assert seen["started"] == supervisor.started
     first, second = seen["instances"]

@@ -31,7 +31,7 @@ SLEEP = {"executable": "/bin/sleep", "arguments": ["1000"]}
 
 INSTANCE = (
     *("name", "sandbox", "process", "index", "state", "pid", "uid", "gid", "generation", "started"),
-    *("restarts", "last_exit", "cgroup", "ports", "memory"),
+    *("restarts", "last_exit", "cgroup", "ports", "image", "memory"),
 )
 
 
@@ -61,7 +61,7 @@ def test_three_instances_share_a_port(real_host: RealHost) -> None:
     assert all(", user 65534, " in text for text in pages)
 
     (supervisor,) = json.loads(real_host.lithos("ps", "--json").stdout)["supervisors"]
-    assert list(supervisor) == ["pid", "config", "started", "instances"]
+    assert list(supervisor) == ["pid", "config", "started", "faults", "instances"]
     assert (supervisor["pid"], supervisor["config"]) == (running.pid, str(file))
     assert before < supervisor["started"] < time.time()
     assert len(supervisor["instances"]) == 3
@@ -82,6 +82,7 @@ def test_three_instances_share_a_port(real_host: RealHost) -> None:
             "last_exit": None,
             "cgroup": f"lithos.slice/run/{running.name}.{index}",
             "ports": [port],
+            "image": "",
         }
         assert {key: instance[key] for key in expected} == expected
         assert Path(f"/proc/{instance['pid']}/cmdline").read_bytes().split(b"\0")[1].endswith(b"hello.py")

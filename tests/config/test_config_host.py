@@ -67,9 +67,9 @@ unix-sockets:
     assert container.tcp_ports == {8000: TcpPort(fd=3, name="port"), 8080: TcpPort(fd=4)}
     assert (container.user_id, container.group_id, container.memory_limit) == (1, 7, 64 << 20)
     assert service.sources == {
-        "/zones": "/usr/share/zoneinfo/Europe",
-        "/data": "/srv/db/main",
-        "/fast": "/ssd/x",
+        "/zones": ("/usr/share/zoneinfo", "Europe"),
+        "/data": ("/srv/db", "main"),
+        "/fast": ("/ssd", "x"),
     }
     assert service.unix_paths == {"/db/app.sock": "/srv/db/app.sock"}
     assert service.entry.upgrade.soak == 10

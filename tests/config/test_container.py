@@ -460,11 +460,7 @@ BY_RUN = {
     "readiness-timeout": ("1.5", 1.5),
     "unix-sockets": ("{/run//a/: {fd: 5, mode: 0o600}}", {"/run/a": UnixSocket(fd=5, mode=0o600)}),
     "volumes": ("{/tmp: !Tmpfs }", {"/tmp": Tmpfs()}),
-    "resolv-conf": ("{copy-from-host: no}", ResolvConf(copy_from_host=False)),
-    "hosts-file": ("{public-hostname: yes, mount: no}", HostsFile(public_hostname=True, mount=False)),
     "interactive": ("yes", True),
-    "restart-process-only": ("yes", True),
-    "normal-exit-codes": ("[0, 255]", (0, 255)),
 }
 WITH_PORT = "executable: /a\ntcp-ports: {80: {fd: 3}}\n"
 
@@ -478,6 +474,20 @@ def test_what_run_cannot_do_is_checked_and_refused_by_it(load: Load, faults: Fau
     assert fault.endswith("not supported yet by `lithos run`: remove it")
     assert getattr(checked(f"{WITH_PORT}{key}: {written}\n"), key.replace("-", "_")) == value
     assert load(f"{WITH_PORT}{key}: ~\n") == load(WITH_PORT)
+
+
+WITHOUT_A_MASTER_FILE = {
+    "resolv-conf": ("{copy-from-host: no}", ResolvConf(copy_from_host=False)),
+    "hosts-file": ("{public-hostname: yes, mount: no}", HostsFile(public_hostname=True, mount=False)),
+    "restart-process-only": ("yes", True),
+    "normal-exit-codes": ("[0, 255]", (0, 255)),
+}
+
+
+@pytest.mark.parametrize("key", WITHOUT_A_MASTER_FILE)
+def test_what_run_can_do_as_well(load: Load, key: str) -> None:
+    written, value = WITHOUT_A_MASTER_FILE[key]
+    assert getattr(load(f"{WITH_PORT}{key}: {written}\n"), key.replace("-", "_")) == value
 
 
 def test_sockets_of_every_kind_are_for_run_too(load: Load) -> None:

@@ -113,7 +113,7 @@ variables:
         "/etc/timezones": Readonly(path="/timezones"),
         "/var/lib/sqlite": Persistent(path="/db"),
     }
-    assert service.sources["/var/lib/sqlite"] == "/var/lib/app1-database"
+    assert "".join(service.sources["/var/lib/sqlite"]) == "/var/lib/app1-database"
 
 
 def test_commands_beside_daemons(etc: Etc) -> None:

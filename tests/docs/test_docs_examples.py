@@ -70,7 +70,7 @@ def test_commands_parse(page: str) -> None:
         "sudo lithos ps --jsn",
         ".venv/bin/lithos rnu shop.yaml",
         "lithos run shop.yaml --limits some | cat",
-        "ExecStart=/usr/local/bin/lithos tree",
+        "ExecStart=/usr/local/bin/lithos forest",
     ],
 )
 def test_a_command_with_a_fault_is_found(line: str) -> None:
@@ -94,7 +94,7 @@ def test_commands_in_sentences_exist(page: str) -> None:
 
 
 def test_a_command_that_does_not_exist_is_found() -> None:
-    assert unknown_commands("`lithos ps` and `lithos tree -C FILE`") == ["tree"]
+    assert unknown_commands("`lithos ps` and `lithos forest -C FILE`") == ["forest"]
 
 
 @every_page

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from launch_stage import SYSTEM_PATH, Stage
+from launch_stage import SYSTEM_PATH, Privately, Stage
 
 import cgroup
+from lithos_runner.launch import kernel
 from lithos_runner.launch.launcher import Launcher
 
 
@@ -87,6 +88,22 @@ def forked() -> Callable[[Callable[[], object]], None]:
             complaint = text.read()
         _, status = os.waitpid(pid, 0)
         assert (complaint, status) == ("", 0)
+
+    return run
+
+
+@pytest.fixture
+def privately(group: cgroup.Group, forked: Callable[[Callable[[], object]], None], tmp_path: Path) -> Privately:
+    """Call a function with a stage, in a forked child whose mounts are its own."""
+
+    def run(function: Callable[[Stage], object]) -> None:
+        def in_own_mounts() -> None:
+            kernel.perform(kernel.unshare(kernel.CLONE_NEWNS))
+            kernel.perform(kernel.mount(None, b"/", None, kernel.MS_REC | kernel.MS_PRIVATE))
+            (tmp_path / "root").mkdir()
+            function(Stage(Launcher(str(tmp_path / "root")), group))
+
+        forked(in_own_mounts)
 
     return run
 

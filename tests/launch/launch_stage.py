@@ -6,7 +6,7 @@ import contextlib
 import os
 import select
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import cgroup
@@ -82,7 +82,7 @@ class Stage:
         self.launcher = launcher
         self.group = group
 
-    def start(self, spec: LaunchSpec, sockets: Mapping[int, int] | None = None) -> Running:
+    def start(self, spec: LaunchSpec, sockets: Mapping[int, int] | None = None, earlier: int | None = None) -> Running:
         """Start an instance with /dev/null, two memory files and the given sockets (target → source)."""
         with contextlib.ExitStack() as stack:
             null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
@@ -90,16 +90,50 @@ class Stage:
             streams = (os.memfd_create("stdout"), os.memfd_create("stderr"))
             sources = {0: null, 1: streams[0], 2: streams[1], **(sockets or {})}
             try:
-                child = self.launcher.spawn(spec, self.group.fd, sources)
+                child = self.launcher.spawn(spec, self.group.fd, sources, earlier)
             except BaseException:
                 for stream in streams:
                     os.close(stream)
                 raise
         return Running(child, streams, spec.name)
 
-    def run(self, spec: LaunchSpec, sockets: Mapping[int, int] | None = None) -> Ended:
-        return self.start(spec, sockets).end()
+    def run(self, spec: LaunchSpec, sockets: Mapping[int, int] | None = None, earlier: int | None = None) -> Ended:
+        return self.start(spec, sockets, earlier).end()
 
     def shell(self, script: str, **changes: object) -> Ended:
         """Run a shell script in an instance."""
         return self.run(SHELL._replace(arguments=("-c", script), **changes))  # type: ignore[arg-type]
+
+    @contextlib.contextmanager
+    def living(self, script: str, **changes: object) -> Iterator[Running]:
+        """An instance that has executed its shell, runs the script and waits for the end of the block to end, too."""
+        gate, end = os.pipe2(os.O_CLOEXEC)
+        spec = SHELL._replace(arguments=("-c", f"{script}\nread line"), **changes)  # type: ignore[arg-type]
+        running = self.start(spec, {0: gate})
+        os.close(gate)
+        try:
+            assert running.executed() is None
+            yield running
+        finally:
+            os.close(end)
+
+
+Privately = Callable[[Callable[[Stage], object]], None]
+
+
+class Mounted(NamedTuple):
+    """What is mounted at a mount point: the type, its options, and how many mounts are on top of each other."""
+
+    kind: str
+    options: frozenset[str]
+    count: int
+
+
+def mounts(mountinfo: str) -> dict[str, Mounted]:
+    """Read the text of /proc/self/mountinfo; see proc_pid_mountinfo(5)."""
+    found: dict[str, Mounted] = {}
+    for left, right in (line.split(" - ") for line in mountinfo.splitlines()):
+        point, options = left.split()[4:6]
+        before = found[point].count if point in found else 0
+        found[point] = Mounted(right.split()[0], frozenset(options.split(",")) - {"relatime"}, before + 1)
+    return found

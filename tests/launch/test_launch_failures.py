@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
@@ -114,12 +115,21 @@ def test_a_descriptor_above_the_supervisors_own_limit(stage: Stage, listener: so
     _leave_nothing(stage, launch)
 
 
+@pytest.mark.parametrize("init", [True, False])
+def test_a_limit_below_the_supervisors_own_descriptors(stage: Stage, init: bool) -> None:
+    """Checking the program needs a descriptor, and all numbers that the application may use are taken."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(64):
+            stack.enter_context(open(os.devnull))
+        ended = stage.shell("ulimit -n", fileno_limit=16, init=init)
+    assert (ended.failure, ended.stdout) == (None, "16\n")
+
+
 # Which directory is missing, and what then cannot be done.
 DIRECTORIES = {
     "sys": "bind the host's /sys read-only on sys",
     "dev": "detach what the host has mounted on dev",
     "proc": "detach what the host has mounted on proc",
-    "run": "hide the host's /run",
     "tmp": "detach what the host has mounted on tmp",
 }
 
@@ -129,7 +139,7 @@ def test_an_image_without_a_directory(stage: Stage, image: Path, directory: str,
     (image / directory).rmdir()
     with pytest.raises(RootUnusable) as caught:
         stage.shell("echo it ran", root=str(image))
-    hint = "a root file system must have the directories dev, proc, run, sys and tmp"
+    hint = "a root file system must have the directories dev, proc, sys and tmp"
     reason = str(caught.value).removeprefix(f"root {image}: cannot {step}: No such file or directory")
     assert reason in (f"; {hint}", f" ({directory}); {hint}")
 

@@ -38,6 +38,7 @@ REFUSED: dict[str, tuple[Call, int]] = {
     "dup2": (kernel.dup2(NO_FD, 3), errno.EBADF),
     "dup3": (kernel.dup3(3, 3, 0), errno.EINVAL),
     "fcntl": (kernel.get_descriptor_flags(NO_FD), errno.EBADF),
+    "ioctl": (kernel.ioctl(NO_FD, kernel.TIOCSCTTY, 0), errno.EBADF),
     "fstat": (kernel.fstat(NO_FD, BUFFER), errno.EBADF),
     "close_range": (kernel.close_range(4, 3, 0), errno.EINVAL),
     "pidfd_getfd": (kernel.pidfd_getfd(NO_FD, 0), errno.EBADF),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 from collections.abc import Iterator
 
@@ -18,13 +19,17 @@ from lithos_runner.launch.operations import (
     LimitFiles,
     Mount,
     NewSession,
+    OpenOutput,
     Operation,
     PlaceDescriptors,
     ResetSignals,
     RestrictProc,
     RestrictSystemCalls,
     SetHostname,
+    TakeTerminal,
+    Unmount,
     Verify,
+    VerifyDescriptors,
 )
 from lithos_runner.launch.preparation import (
     BindHost,
@@ -35,10 +40,11 @@ from lithos_runner.launch.preparation import (
     Pivot,
     PrivatePropagation,
 )
-from lithos_runner.launch.spec import LaunchSpec
+from lithos_runner.launch.spec import EtcFile, LaunchSpec, Root, Volume
+from lithos_runner.launch.volumes import AttachFile, AttachVolume, MakeState, MountTmpfs, ReadFile, TakeDirectory
 
 TEMPLATE = 99
-HOST = sequence.Host("/mnt", (13, 25), 40, ("sys",), ("kcore",), None, kernel.sock_fprog(), 77)
+HOST = sequence.Host("/mnt", (13, 25), 40, ("sys",), ("kcore",), None, kernel.sock_fprog(), 77, fileno_limit=4096)
 SPEC = LaunchSpec("shop/web.0", "/bin/app", sockets=((3, "web"),))
 
 
@@ -57,7 +63,7 @@ ORDER = [
     (SetHostname, DropRoot, "so does the host name"),
     (Mount, ChangeDirectory, "the working directory may be in /tmp"),
     (PlaceDescriptors, LimitFiles, "descriptors are parked at numbers that the limit may not allow"),
-    (LimitFiles, DropRoot, "a limit above the hard one needs CAP_SYS_RESOURCE"),
+    (CheckExecutable, LimitFiles, "it opens files, at numbers that the limit may not allow"),
     (ChangeDirectory, DropRoot, "the working directory need not be readable for the user"),
     (DropRoot, CheckExecutable, "it is the user who must be able to execute"),
     (CheckExecutable, RestrictSystemCalls, "nothing of ours is worth an exception in the filter"),
@@ -85,6 +91,13 @@ def test_nothing_happens_between_verify_and_execute(init: bool, sources: dict[in
     assert kinds(sequence.sequence(SPEC._replace(init=init), HOST, TEMPLATE, sources))[-2:] == [Verify, Execute]
 
 
+def test_a_limit_beyond_the_supervisors_is_set_before_root_is_dropped(sources: dict[int, int]) -> None:
+    """It needs CAP_SYS_RESOURCE; and no descriptor of the supervisor is beyond it."""
+    found = kinds(sequence.sequence(SPEC._replace(fileno_limit=HOST.fileno_limit + 1), HOST, TEMPLATE, sources))
+    assert found.index(PlaceDescriptors) < found.index(LimitFiles) < found.index(DropRoot)
+    assert found.count(LimitFiles) == 1
+
+
 def test_root_is_dropped_in_the_right_order() -> None:
     calls = [call.function for call in DropRoot(5, 6, 40).calls()]
     wanted = [kernel._prctl, kernel._setgroups, kernel._setresgid, kernel._setresuid, kernel._prctl, kernel._capset]
@@ -110,7 +123,7 @@ def test_only_user_0_needs_a_restricted_proc(sources: dict[int, int]) -> None:
 def test_with_the_init_signals_stay_blocked_and_the_program_is_checked(sources: dict[int, int]) -> None:
     steps = sequence.sequence(SPEC, HOST, TEMPLATE, sources)
     assert ResetSignals((13, 25), unblock=False) in steps
-    assert CheckExecutable("/bin/app", 65534, image=False) in steps
+    assert CheckExecutable("/bin/app", 65534, strict=False) in steps
 
 
 def test_without_the_init_signals_are_unblocked_and_execve_tells(sources: dict[int, int]) -> None:
@@ -119,21 +132,15 @@ def test_without_the_init_signals_are_unblocked_and_execve_tells(sources: dict[i
     assert CheckExecutable not in kinds(steps)
 
 
-@pytest.mark.parametrize("init", [True, False])
-def test_programs_of_an_image_are_always_checked(init: bool, sources: dict[int, int]) -> None:
-    steps = sequence.sequence(SPEC._replace(init=init, root="/srv/image"), HOST, TEMPLATE, sources)
-    assert CheckExecutable("/bin/app", 65534, image=True) in steps
-
-
 # What instances mount themselves: the kernel refuses a second cgroup2, and covered mounts would be copied each time.
 DROPPED = [DropMounts(path) for path in ("dev", "proc", "sys/fs/cgroup", "tmp")]
 
 
 def test_the_hosts_root_is_prepared() -> None:
-    steps = sequence.template_sequence("/", HOST._replace(resolv_conf="run/systemd/resolve/stub-resolv.conf"))
+    steps = sequence.template_sequence(Root(), HOST._replace(resolv_conf="run/systemd/resolve/stub-resolv.conf"))
     assert steps == [
         PrivatePropagation(),
-        OpenRoot("/", "/mnt"),
+        OpenRoot("/", "", None, "/mnt"),
         *DROPPED,
         MountDev(),
         HideRun("run/systemd/resolve/stub-resolv.conf"),
@@ -141,22 +148,161 @@ def test_the_hosts_root_is_prepared() -> None:
     ]
 
 
-def test_an_image_gets_sys_and_nothing_of_run() -> None:
-    steps = sequence.template_sequence("/srv/image", HOST._replace(resolv_conf="run/x"))
+def test_an_image_gets_sys_and_keeps_its_run() -> None:
+    steps = sequence.template_sequence(Root("/srv", "image", (1, 2)), HOST._replace(resolv_conf="run/x"))
     assert steps == [
         PrivatePropagation(),
-        OpenRoot("/srv/image", "/mnt"),
+        OpenRoot("/srv", "image", (1, 2), "/mnt"),
         BindHost("/sys", "sys"),
         *DROPPED,
         MountDev(),
-        HideRun(None),
         Pivot(),
     ]
 
 
+def test_devices_of_the_hosts_choice_take_the_place_of_ours() -> None:
+    steps = sequence.template_sequence(Root(devfs="/var/lib/lithos/dev"), HOST)
+    assert BindHost("/var/lib/lithos/dev", "dev", devices=True) in steps
+    assert MountDev not in [type(step) for step in steps]
+
+
+@pytest.mark.parametrize(
+    ("root", "is_image"),
+    [
+        (Root("/"), False),
+        (Root("/", "."), False),
+        (Root("/srv/image"), True),
+        (Root("/srv/image", "."), True),
+        (Root("/", "srv"), True),
+    ],
+)
+def test_the_hosts_root_is_known_whatever_its_name(root: Root, is_image: bool) -> None:
+    """Taken for an image it would show the host's /run."""
+    assert root.is_image == is_image
+    hidden = [step for step in sequence.template_sequence(root, HOST) if isinstance(step, HideRun)]
+    assert bool(hidden) != is_image
+
+
+FULL = SPEC._replace(
+    uid=0,
+    image="v1",
+    root="/srv",
+    volumes=(
+        Volume("/data/cache", "tmpfs", size=1 << 20),
+        Volume("/data", "bind", base="/srv/data", below="web"),
+        Volume("/run", "state", below="run"),
+    ),
+    etc=(EtcFile("/etc/resolv.conf", "/etc/resolv.conf"), EtcFile("/etc/hosts", text="127.0.0.1 localhost\n")),
+    output="/data/log",
+    terminal=True,
+)
+
+
 def test_every_step_has_a_phrase_for_messages(sources: dict[int, int]) -> None:
-    steps = [*sequence.sequence(SPEC._replace(uid=0), HOST, TEMPLATE, sources)]
-    phrases = [step.describe() for step in [*steps, *sequence.template_sequence("/srv/image", HOST)]]
+    steps = [*sequence.sequence(FULL, HOST, TEMPLATE, sources)]
+    prepared = sequence.template_sequence(Root("/srv", "image", devfs="/srv/dev"), HOST)
+    phrases = [step.describe() for step in [*steps, *prepared, MountDev(), HideRun(None)]]
     assert len(set(phrases)) == len(phrases)
     assert all(phrase and phrase[0].islower() and not phrase.endswith(".") for phrase in phrases)
     assert isinstance(preparation.Hold().describe(), str)
+
+
+def mounted(steps: list[Operation]) -> list[str]:
+    """Where something is mounted, in the order of the steps."""
+    volumes = {AttachVolume: "target", AttachFile: "target", Mount: "path"}
+    return [
+        step.volume.target if isinstance(step, MountTmpfs) else getattr(step, volumes[type(step)])
+        for step in steps
+        if type(step) in volumes or isinstance(step, MountTmpfs)
+    ]
+
+
+OWN = ["/proc", "/sys/fs/cgroup", "/dev/pts", "/dev/shm", "/tmp"]
+
+
+def test_volumes_are_mounted_parents_first_and_before_all_that_is_ours(sources: dict[int, int]) -> None:
+    wanted = ["/run", "/data", "/data/cache", "/etc/resolv.conf", "/etc/hosts", *OWN]
+    assert mounted(sequence.sequence(FULL, HOST, TEMPLATE, sources)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("target", "replaced"),
+    [
+        ("/tmp", "/tmp"),
+        ("/tmp/deep/below", "/tmp"),
+        ("/dev/shm", "/dev/shm"),
+        ("/temporary", None),
+        ("/tmpfs", None),
+        ("/proc", None),
+        ("/dev/pts", None),
+    ],
+)
+def test_a_volume_takes_the_place_of_our_own(target: str, replaced: str | None, sources: dict[int, int]) -> None:
+    """What would be covered is left out; the rest is not to be had."""
+    steps = sequence.sequence(SPEC._replace(volumes=(Volume(target, "tmpfs"),)), HOST, TEMPLATE, sources)
+    assert mounted(steps) == [target, *(path for path in OWN if path != replaced)]
+    volume = next(step for step in steps if isinstance(step, MountTmpfs))
+    assert ("/proc" in volume.reserved, "/sys" in volume.reserved, "/dev/pts" in volume.reserved) == (True,) * 3
+    assert (replaced in volume.reserved) is False
+
+
+def test_what_is_the_hosts_is_taken_before_the_root_is_entered(sources: dict[int, int]) -> None:
+    """Behind it there is neither the host's directory nor its /etc/resolv.conf, and a path would be the image's."""
+    found = kinds(sequence.sequence(FULL, HOST, TEMPLATE, sources))
+    entered = found.index(EnterTemplate)
+    assert {kind for kind in found[:entered] if kind is not ResetSignals} == {TakeDirectory, ReadFile}
+    assert {TakeDirectory, ReadFile}.isdisjoint(found[entered:])
+
+
+def test_what_is_held_is_in_nobodys_way(sources: dict[int, int]) -> None:
+    steps = sequence.sequence(FULL, HOST, TEMPLATE, sources)
+    numbers = [step.number for step in steps if isinstance(step, TakeDirectory | ReadFile)]
+    held = sequence.free_numbers(FULL, HOST, TEMPLATE, sources)
+    assert len(set(numbers)) == len(numbers)
+    assert set(numbers) <= set(held)
+    assert {*sources, *sources.values(), HOST.init, TEMPLATE}.isdisjoint(held)
+
+
+def test_an_earlier_lifes_mounts_are_entered_and_only_those_of_its_processes_replaced(
+    sources: dict[int, int],
+) -> None:
+    steps = sequence.sequence(FULL, HOST, TEMPLATE, sources, kept=True)
+    assert mounted(steps) == ["/proc", "/sys/fs/cgroup"]
+    assert [step for step in steps if isinstance(step, Unmount)] == [Unmount("/proc"), Unmount("/sys/fs/cgroup")]
+    assert {TakeDirectory, ReadFile, MakeState}.isdisjoint(kinds(steps))
+
+
+HOSTILE = {
+    "an image": (SPEC._replace(image="v1", root="/srv"), False),
+    "a volume": (SPEC._replace(volumes=(Volume("/data", "bind", base="/srv"),)), False),
+    "an earlier life": (SPEC, True),
+}
+
+
+@pytest.mark.parametrize(("spec", "kept"), HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("init", [True, False])
+def test_programs_that_others_may_have_put_there_are_checked(
+    spec: LaunchSpec, kept: bool, init: bool, sources: dict[int, int]
+) -> None:
+    steps = sequence.sequence(spec._replace(init=init), HOST, TEMPLATE, sources, kept=kept)
+    assert CheckExecutable("/bin/app", 65534, strict=True) in steps
+
+
+def test_the_output_file_is_opened_by_the_user_and_needs_no_declared_streams(sources: dict[int, int]) -> None:
+    steps = sequence.sequence(FULL, HOST, TEMPLATE, sources)
+    found = kinds(steps)
+    assert found.index(PlaceDescriptors) < found.index(DropRoot) < found.index(OpenOutput) < found.index(Verify)
+    verified = next(step for step in steps if isinstance(step, VerifyDescriptors))
+    assert [target for target, _ in verified.files] == [0, 3]
+
+
+def test_the_terminal_is_taken_when_it_is_descriptor_0_of_the_new_session(sources: dict[int, int]) -> None:
+    found = kinds(sequence.sequence(FULL, HOST, TEMPLATE, sources))
+    assert found.index(NewSession) < found.index(PlaceDescriptors) < found.index(TakeTerminal)
+    assert TakeTerminal not in kinds(sequence.sequence(SPEC, HOST, TEMPLATE, sources))
+
+
+def test_a_spec_survives_json() -> None:
+    spec = FULL._replace(identity=(1, 2), environ=(("A", "\udcff"),), sockets=((3, "a"), (4, "b")))
+    assert LaunchSpec.decode(json.loads(json.dumps(spec._asdict()))) == spec
+    assert LaunchSpec.decode(json.loads(json.dumps(SPEC._asdict()))) == SPEC

@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from launch_stage import Stage
+from launch_stage import Privately, Stage
 
 import cgroup
 from lithos_runner.launch import kernel
 from lithos_runner.launch.launcher import Launcher
-
-Forked = Callable[[Callable[[], object]], None]
-
-
-@pytest.fixture
-def launch(group: cgroup.Group, forked: Forked, tmp_path: Path) -> Callable[[Callable[[Stage], None]], None]:
-    """Call a function with a stage in a process whose mounts are its own."""
-
-    def run(function: Callable[[Stage], None]) -> None:
-        def privately() -> None:
-            kernel.perform(kernel.unshare(kernel.CLONE_NEWNS))
-            kernel.perform(kernel.mount(None, b"/", None, kernel.MS_REC | kernel.MS_PRIVATE))
-            (tmp_path / "root").mkdir()
-            function(Stage(Launcher(str(tmp_path / "root")), group))
-
-        forked(privately)
-
-    return run
+from lithos_runner.launch.spec import Root
 
 
 @pytest.fixture
@@ -38,7 +20,7 @@ def place() -> str:
     return "/mnt"
 
 
-def test_later_mounts_are_seen(launch: Callable[[Callable[[Stage], None]], None], place: str) -> None:
+def test_later_mounts_are_seen(privately: Privately, place: str) -> None:
     def follow(stage: Stage) -> None:
         look = f"ls {place}"
         assert "fresh" not in stage.shell(look).stdout
@@ -49,17 +31,15 @@ def test_later_mounts_are_seen(launch: Callable[[Callable[[Stage], None]], None]
         kernel.perform(kernel.umount2(place.encode(), 0))
         assert "fresh" not in stage.shell(look).stdout
 
-    launch(follow)
+    privately(follow)
 
 
-def test_a_template_is_made_once(
-    launch: Callable[[Callable[[Stage], None]], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_template_is_made_once(privately: Privately, monkeypatch: pytest.MonkeyPatch) -> None:
     prepared: list[str] = []
     original = Launcher._prepare
 
-    def count(launcher: Launcher, root: str) -> int:
-        prepared.append(root)
+    def count(launcher: Launcher, root: Root) -> int:
+        prepared.append(root.path)
         return original(launcher, root)
 
     monkeypatch.setattr(Launcher, "_prepare", count)
@@ -73,7 +53,7 @@ def test_a_template_is_made_once(
             stage.shell("")
         assert prepared == ["/", "/"]
 
-    launch(follow)
+    privately(follow)
 
 
 def test_what_one_instance_does_is_not_in_the_next(stage: Stage) -> None:

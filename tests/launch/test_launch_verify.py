@@ -124,7 +124,7 @@ def groups() -> Iterator[None]:
 def launch(stage: Stage, monkeypatch: pytest.MonkeyPatch, listener: socket.socket) -> Callable[[Change, int], Ended]:
     def run(change: Change, uid: int) -> Ended:
         whole = spawn.sequence
-        monkeypatch.setattr(spawn, "sequence", lambda *arguments: change(whole(*arguments)))
+        monkeypatch.setattr(spawn, "sequence", lambda *arguments, **options: change(whole(*arguments, **options)))
         spec = SHELL._replace(uid=uid, arguments=("-c", "echo it ran"), sockets=((3, "web"),))
         return stage.run(spec, {3: listener.fileno()})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from itertools import count, product
 from typing import ClassVar
 
@@ -37,6 +38,7 @@ POLICIES = st.builds(
     readiness_timeout=st.sampled_from([30.0, 0.5]),
     alive_after=st.sampled_from([None, 1.0, 0.0]),
     max_starts=st.sampled_from([None, 1, 3]),
+    warm_up=st.sampled_from([0.0, 3.0, 60.0]),
 )
 
 
@@ -47,6 +49,7 @@ class Process:
         self.born = born  # or found
         self.runs = False  # its own program; else it is being set up
         self.heard = False  # the supervisor knows that it runs
+        self.resumed = False  # it served under an earlier supervisor
         self.in_rotation = False
         self.draining = False
         self.signalled: float | None = None
@@ -124,6 +127,7 @@ class World(RuleBasedStateMachine):
         assert not process.killed
         if action is Action.ENTER_ROTATION:
             assert not process.in_rotation
+            assert process.resumed or self.now >= process.born + self.policy.warm_up
             process.in_rotation = self.proved = True
         elif action is Action.LEAVE_ROTATION:
             assert process.in_rotation
@@ -168,9 +172,8 @@ class World(RuleBasedStateMachine):
         if process is not None:
             self.process = Process(self.now)
             self.process.runs = self.process.heard = True
-            self.tell(Event.ADOPT)
-            if served:
-                self.tell(Event.READY)
+            self.process.resumed = served
+            self.tell(Event.RESUME if served else Event.ADOPT)
             if told:
                 self.tell(Event.STOP)
         if self.desired:
@@ -225,11 +228,13 @@ class World(RuleBasedStateMachine):
         self.end(Event.UNUSABLE)
 
     @precondition(lambda self: self.process)
-    @rule()
-    def exit(self) -> None:
+    @rule(event=st.sampled_from([Event.EXIT, Event.FINISH]))
+    def exit(self, event: Event) -> None:
         self.alive().runs = True  # or is taken for it: whatever ends a set-up but its own failure just closes its pipe
         self.hear_at_last()
-        self.end(Event.EXIT)
+        if event is Event.FINISH:
+            self.tries = 0
+        self.end(event)
 
     def end(self, event: Event) -> None:
         self.leaves_rotation = self.alive().in_rotation
@@ -291,7 +296,7 @@ class World(RuleBasedStateMachine):
         if self.desired and self.process is None and state is not State.FAILED:
             assert state is State.BACKOFF
             assert deadline is not None
-            assert deadline <= self.ended + self.machine.backoff.delay
+            assert deadline <= self.ended + max(self.machine.backoff.delay, SHORTEST)
             assert deadline <= self.ended + max(self.policy.restart_timeout, LONGEST)
             assert deadline >= self.starts_at_least_at()
 
@@ -322,7 +327,7 @@ class World(RuleBasedStateMachine):
         self.wait(self.policy.drain_timeout + self.policy.kill_timeout)
         if self.process is not None:
             assert self.process.killed
-            self.exit()
+            self.exit(event=Event.EXIT)
         self.wait(DAY)
         self.be_heard_after_the_end()
         assert (self.machine.state, self.machine.deadline) == (State.STOPPED, None)
@@ -332,7 +337,8 @@ ON_THE_WAY_OUT: tuple[Callable[[World], None], ...] = (
     World.hear_at_last,
     World.say_ready,
     World.finish_the_last_connection,
-    World.exit,
+    partial(World.exit, event=Event.EXIT),
+    partial(World.exit, event=Event.FINISH),
 )
 COMMANDS = (Event.START, Event.STOP, Event.DRAIN)
 

@@ -15,13 +15,16 @@ from lithos_runner.plan.instance import TABLE, Action, Event, Instance, Policy, 
 
 POLICY = Policy(restart_timeout=1, kill_timeout=5, drain_timeout=20, readiness_timeout=30, alive_after=None)
 ALIVE = POLICY._replace(alive_after=1)
+WARM_UP = POLICY._replace(warm_up=60)
 CONTRACT = {"starting", "ready", "draining", "stopping", "backoff", "failed", "stopped"}
 
 TO_STARTING = (Event.START, Event.EXECUTED)
 TO_READY = (*TO_STARTING, Event.READY)
+POLICIES = {State.WARMING: WARM_UP, State.FAILED: POLICY._replace(max_starts=3)}  # where the usual one leads elsewhere
 HISTORIES = {
     State.STOPPED: (),
     State.STARTING: TO_STARTING,
+    State.WARMING: TO_READY,
     State.READY: TO_READY,
     State.DRAINING: (*TO_READY, Event.DRAIN),
     State.STOPPING: (*TO_READY, Event.STOP),
@@ -44,22 +47,33 @@ class Case(NamedTuple):
 CASES = [
     Case(State.STOPPED, Event.START, State.STARTING, (Action.SPAWN,), 130),
     Case(State.STOPPED, Event.ADOPT, State.STARTING, (), 130),
+    Case(State.STOPPED, Event.RESUME, State.READY, (Action.ENTER_ROTATION,)),
     Case(State.STARTING, Event.READY, State.READY, (Action.ENTER_ROTATION,)),
     Case(State.STARTING, Event.UNUSABLE, State.BACKOFF, (), 101),
     Case(State.STARTING, Event.EXIT, State.BACKOFF, (), 101),
+    Case(State.STARTING, Event.FINISH, State.STARTING, (Action.SPAWN,), 130),
     Case(State.STARTING, Event.TIMEOUT, State.KILLING, (Action.KILL,)),
     Case(State.STARTING, Event.DRAIN, State.STOPPING, (Action.SEND_STOP_SIGNAL,), 105),
     Case(State.STARTING, Event.STOP, State.STOPPING, (Action.SEND_STOP_SIGNAL,), 105),
+    Case(State.WARMING, Event.EXIT, State.BACKOFF, (), 101),
+    Case(State.WARMING, Event.FINISH, State.STARTING, (Action.SPAWN,), 130),
+    Case(State.WARMING, Event.TIMEOUT, State.READY, (Action.ENTER_ROTATION,)),
+    Case(State.WARMING, Event.DRAIN, State.STOPPING, (Action.SEND_STOP_SIGNAL,), 105),
+    Case(State.WARMING, Event.STOP, State.STOPPING, (Action.SEND_STOP_SIGNAL,), 105),
     Case(State.READY, Event.EXIT, State.STARTING, (Action.LEAVE_ROTATION, Action.SPAWN), 130),
+    Case(State.READY, Event.FINISH, State.STARTING, (Action.LEAVE_ROTATION, Action.SPAWN), 130),
     Case(State.READY, Event.DRAIN, State.DRAINING, (Action.LEAVE_ROTATION,), 120),
     Case(State.READY, Event.STOP, State.STOPPING, (Action.LEAVE_ROTATION, Action.SEND_STOP_SIGNAL), 105),
     Case(State.DRAINING, Event.EXIT, State.STOPPED),
+    Case(State.DRAINING, Event.FINISH, State.STOPPED),
     Case(State.DRAINING, Event.TIMEOUT, State.STOPPING, (Action.SEND_STOP_SIGNAL,), 105),
     Case(State.DRAINING, Event.DRAINED, State.STOPPING, (Action.SEND_STOP_SIGNAL,), 105),
     Case(State.DRAINING, Event.STOP, State.STOPPING, (Action.SEND_STOP_SIGNAL,), 105),
     Case(State.STOPPING, Event.EXIT, State.STOPPED),
+    Case(State.STOPPING, Event.FINISH, State.STOPPED),
     Case(State.STOPPING, Event.TIMEOUT, State.KILLING, (Action.KILL,)),
     Case(State.KILLING, Event.EXIT, State.STOPPED),
+    Case(State.KILLING, Event.FINISH, State.STOPPED),
     Case(State.KILLING, Event.UNUSABLE, State.STOPPED),
     Case(State.BACKOFF, Event.START, State.STARTING, (Action.SPAWN,), 130),
     Case(State.BACKOFF, Event.TIMEOUT, State.STARTING, (Action.SPAWN,), 130),
@@ -71,20 +85,23 @@ CASES = [
 ]
 # Nothing is asked for and the state stays; what START and EXECUTED change for later is told by the stories below.
 QUIET = {
-    Event.START: (State.STARTING, State.READY, State.DRAINING, State.STOPPING, State.KILLING),
-    Event.EXECUTED: (State.STARTING, State.READY, State.DRAINING, State.STOPPING, State.KILLING),
+    Event.START: (State.STARTING, State.WARMING, State.READY, State.DRAINING, State.STOPPING, State.KILLING),
+    Event.EXECUTED: (State.STARTING, State.WARMING, State.READY, State.DRAINING, State.STOPPING, State.KILLING),
     Event.READY: tuple(set(State) - {State.STARTING}),
     Event.DRAIN: (State.STOPPED, State.DRAINING, State.STOPPING, State.KILLING),
     Event.DRAINED: (State.STOPPING, State.KILLING),
     Event.STOP: (State.STOPPED, State.STOPPING, State.KILLING),
 }
+WITHOUT_PROCESS = (State.STOPPED, State.BACKOFF, State.FAILED)
 IMPOSSIBLE = {
-    Event.EXECUTED: (State.STOPPED, State.BACKOFF, State.FAILED),
-    Event.UNUSABLE: (State.STOPPED, State.READY, State.DRAINING, State.STOPPING, State.BACKOFF, State.FAILED),
-    Event.EXIT: (State.STOPPED, State.BACKOFF, State.FAILED),
+    Event.EXECUTED: WITHOUT_PROCESS,
+    Event.UNUSABLE: tuple(set(State) - {State.STARTING, State.KILLING}),
+    Event.EXIT: WITHOUT_PROCESS,
+    Event.FINISH: WITHOUT_PROCESS,
     Event.TIMEOUT: (State.STOPPED, State.READY, State.KILLING, State.FAILED),
-    Event.DRAINED: (State.STOPPED, State.STARTING, State.READY, State.BACKOFF, State.FAILED),
+    Event.DRAINED: tuple(set(State) - {State.DRAINING, State.STOPPING, State.KILLING}),
     Event.ADOPT: tuple(set(State) - {State.STOPPED}),
+    Event.RESUME: tuple(set(State) - {State.STOPPED}),
 }
 
 
@@ -97,7 +114,7 @@ def named(value: object) -> str | None:
 
 
 def arrive(state: State) -> Instance:
-    made = Instance(POLICY._replace(max_starts=3) if state is State.FAILED else POLICY)
+    made = Instance(POLICIES.get(state, POLICY))
     for event in HISTORIES[state]:
         made.on(event, 0)
     assert made.state is state
@@ -275,10 +292,82 @@ def test_a_stop_while_it_is_being_killed_for_not_being_ready_ends_it_for_good() 
     assert one.state is State.STOPPED
 
 
-def test_an_adopted_program_that_served_serves_on() -> None:
+def test_who_is_ready_is_watched_before_it_serves() -> None:
+    one = Instance(WARM_UP)
+    assert tell(one, (0, Event.START), (2, Event.READY)) == []
+    assert (one.state, one.deadline) == (State.WARMING, 62)
+    assert tell(one, (3, Event.READY)) == []
+    assert one.deadline == 62
+    assert tell(one, (62, Event.TIMEOUT)) == [Action.ENTER_ROTATION]
+    assert (one.state, one.deadline, one.served) == (State.READY, None, 62)
+
+
+def test_being_alive_is_followed_by_the_warm_up() -> None:
+    one = Instance(ALIVE._replace(warm_up=60))
+    assert tell(one, (0, Event.START), (0, Event.EXECUTED), (1, Event.TIMEOUT)) == []
+    assert (one.state, one.deadline) == (State.WARMING, 61)
+
+
+def test_the_readiness_timeout_ends_with_readiness_and_not_with_the_warm_up() -> None:
+    one = Instance(WARM_UP)
+    tell(one, (0, Event.START), (29, Event.READY))
+    assert one.deadline == 89
+
+
+def test_who_says_early_that_it_is_ready_is_stopped_by_a_signal() -> None:
+    one = Instance(WARM_UP)
+    assert tell(one, (0, Event.START), (1, Event.READY), (2, Event.STOP)) == [Action.SEND_STOP_SIGNAL]
+
+
+def test_a_life_that_ends_in_the_warm_up_has_never_served() -> None:
+    one = Instance(WARM_UP)
+    tell(one, (0, Event.START), (1, Event.READY), (50, Event.EXIT))
+    assert (one.state, one.deadline, one.backoff.failures) == (State.BACKOFF, 51, 1)
+    tell(one, (51, Event.TIMEOUT), (52, Event.READY), (100, Event.EXIT))
+    assert (one.state, one.deadline, one.backoff.failures) == (State.BACKOFF, 102, 2)
+
+
+def test_who_never_lives_through_its_warm_up_is_given_up() -> None:
+    one = Instance(WARM_UP._replace(max_starts=2))
+    tell(one, (0, Event.START), (1, Event.READY), (50, Event.EXIT), (51, Event.TIMEOUT), (52, Event.READY))
+    assert tell(one, (100, Event.EXIT)) == [Action.GIVE_UP]
+
+
+def test_a_normal_exit_is_no_failure() -> None:
     one = Instance(POLICY)
-    assert tell(one, (0, Event.ADOPT), (0, Event.READY)) == [Action.ENTER_ROTATION]
-    assert (one.state, one.restarts) == (State.READY, 0)
+    tell(one, (0, Event.START), (0, Event.EXIT), (1, Event.TIMEOUT), (1, Event.READY), (1.5, Event.FINISH))
+    assert (one.state, one.deadline, one.backoff.failures) == (State.BACKOFF, 2, 0)
+    assert tell(one, (2, Event.TIMEOUT)) == [Action.SPAWN]
+
+
+def test_normal_exits_one_after_the_other_do_not_spin() -> None:
+    one = Instance(POLICY._replace(restart_timeout=0))
+    tell(one, (0, Event.START), (0, Event.FINISH))
+    assert (one.state, one.deadline) == (State.BACKOFF, backoff.SHORTEST)
+
+
+def test_a_normal_exit_after_the_readiness_timeout_is_a_failure() -> None:
+    one = Instance(POLICY)
+    tell(one, (0, Event.START), (30, Event.TIMEOUT), (30, Event.FINISH))
+    assert (one.state, one.backoff.failures) == (State.BACKOFF, 1)
+
+
+def test_who_ends_normally_is_never_given_up() -> None:
+    one = Instance(POLICY._replace(max_starts=1))
+    tell(one, (0, Event.START), (5, Event.FINISH), (10, Event.FINISH))
+    assert (one.state, one.restarts) == (State.STARTING, 2)
+
+
+def test_an_adopted_program_that_served_serves_on() -> None:
+    one = Instance(WARM_UP)  # every instance watched anew at the same time would be no service at all
+    assert tell(one, (0, Event.RESUME)) == [Action.ENTER_ROTATION]
+    assert (one.state, one.restarts, one.wanted, one.executed) == (State.READY, 0, True, True)
+
+
+def test_an_adopted_program_that_becomes_ready_is_watched() -> None:
+    one = Instance(WARM_UP)
+    assert tell(one, (0, Event.ADOPT), (1, Event.READY)) == []
+    assert (one.state, one.deadline) == (State.WARMING, 61)
 
 
 def test_an_adopted_program_that_was_starting_has_to_show_that_it_serves() -> None:
@@ -301,7 +390,7 @@ def test_an_adopted_program_is_stopped_by_a_signal() -> None:
 
 def test_the_start_after_an_adopted_life_counts_as_a_restart() -> None:
     one = Instance(POLICY)
-    tell(one, (0, Event.ADOPT), (0, Event.READY), (60, Event.EXIT))
+    tell(one, (0, Event.RESUME), (60, Event.EXIT))
     assert (one.state, one.restarts) == (State.STARTING, 1)
 
 

@@ -51,6 +51,7 @@ class FakeSupervisor:
             "log_dir": str(runtime / "log"),
             "limits": "enforce",
             "not_enforced": [],
+            "faults": [],
             **description,
         }
         arguments = [sys.executable, "-c", SUPERVISOR, str(runtime), json.dumps(facts)]
@@ -180,6 +181,7 @@ def state_of(real: RealInstance | None = None, **changes: Any) -> dict[str, Any]
         "last_exit": None,
         "cgroup": real.cgroup if real else "lithos.slice/none",
         "ports": [8080],
+        "image": "",
         "oom_kills": 0,
         "spec": "abc",
         "sockets": [],

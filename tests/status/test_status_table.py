@@ -24,7 +24,7 @@ def row(memory: Memory | None = None, cpu: float | None = None, **changes: Any) 
 
 
 def section(*rows: Row, **changes: Any) -> Section:
-    facts = {"config": "/etc/lithos/hello.yaml", "limits": "enforce", "not_enforced": [], **changes}
+    facts = {"config": "/etc/lithos/hello.yaml", "limits": "enforce", "not_enforced": [], "faults": [], **changes}
     return Section(Supervisor("/run/x", 100, started=NOW - 60, log_dir="/var/log", instances=[], **facts), rows)
 
 

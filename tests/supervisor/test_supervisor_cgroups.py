@@ -20,7 +20,7 @@ def prepared() -> Iterator[Callable[[str], Tree]]:
 
     def prepare(mode: str) -> Tree:
         trees.append(Tree(mode))
-        trees[-1].prepare({SANDBOX})
+        trees[-1].prepare(SANDBOX, {})
         return trees[-1]
 
     yield prepare

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lithos_runner.launch.spec import LaunchSpec
 from lithos_runner.plan.instance import Policy
-from lithos_runner.supervisor.desired import Group, Port, Refusal, decode, encode, refuse
+from lithos_runner.plan.rollout import Upgrade
+from lithos_runner.supervisor.desired import Desired, Group, Host, Port, decode, encode
 
 # Surrogates too: that is how file names which are no UTF-8 arrive.
 TEXT = st.text(st.characters(), max_size=20)
@@ -36,7 +36,8 @@ LAUNCHES = st.builds(
     init=st.booleans(),
     sockets=st.lists(st.tuples(NUMBERS, TEXT), max_size=3).map(tuple),
 )
-POLICIES = st.builds(Policy, SECONDS, SECONDS, SECONDS, SECONDS, st.none() | SECONDS, st.none() | NUMBERS)
+POLICIES = st.builds(Policy, SECONDS, SECONDS, SECONDS, SECONDS, st.none() | SECONDS, st.none() | NUMBERS, SECONDS)
+TEXTS = st.dictionaries(TEXT, TEXT, max_size=3)
 GROUPS = st.builds(
     Group,
     sandbox=TEXT,
@@ -45,27 +46,41 @@ GROUPS = st.builds(
     launch=LAUNCHES,
     policy=POLICIES,
     stop_signal=NUMBERS,
-    limits=st.dictionaries(TEXT, TEXT, max_size=3),
+    limits=TEXTS,
     ports=st.lists(PORTS, max_size=3).map(tuple),
+    upgrade=st.builds(Upgrade, NUMBERS, NUMBERS, SECONDS, SECONDS),
+    normal_exit_codes=st.lists(NUMBERS, max_size=3).map(tuple),
+    restart_process_only=st.booleans(),
+    facts=TEXTS,
     spec=TEXT,
+)
+DESIRED = st.builds(
+    Desired,
+    groups=st.lists(GROUPS, max_size=3),
+    sandboxes=st.dictionaries(TEXT, TEXTS, max_size=3),
+    faults=st.lists(TEXT, max_size=3),
+    broken=st.frozensets(TEXT, max_size=3),
+    host=st.none()
+    | st.builds(
+        Host,
+        runtime=TEXT,
+        mounts=TEXT,
+        log_directory=TEXT,
+        cgroup_name=st.none() | TEXT,
+        controllers=st.lists(TEXT, max_size=2).map(tuple),
+    ),
 )
 
 
-@given(st.lists(GROUPS, max_size=3))
-def test_groups_survive_the_wire(groups: list[Group]) -> None:
-    text = encode(groups)
+@given(DESIRED)
+def test_a_configuration_survives_the_wire(desired: Desired) -> None:
+    text = encode(desired)
     assert text.isascii()
     assert "\n" not in text
-    assert decode(text) == groups
+    assert decode(text) == desired
 
 
-@given(st.lists(GROUPS, min_size=1, max_size=1))
-def test_the_limits_keep_their_order(groups: list[Group]) -> None:
-    assert list(decode(encode(groups))[0].limits) == list(groups[0].limits)
-
-
-@given(st.lists(TEXT.filter(lambda text: "\n" not in text), min_size=1, max_size=3))
-def test_faults_arrive_as_a_refusal(faults: list[str]) -> None:
-    with pytest.raises(Refusal) as caught:
-        decode(refuse(faults))
-    assert str(caught.value) == "\n".join(faults)
+@given(GROUPS)
+def test_the_limits_keep_their_order(group: Group) -> None:
+    desired = Desired([group], {}, [])
+    assert list(decode(encode(desired)).groups[0].limits) == list(group.limits)

@@ -61,7 +61,7 @@ def test_of_our_own_it_imports_neither_the_configuration_nor_what_prints() -> No
     ours = {name.split(".")[1] for name in done.stdout.split() if name.startswith("lithos_runner.")}
     assert ours == {"supervisor", "launch", "plan", "status"}
     status = {name for name in done.stdout.split() if name.startswith("lithos_runner.status.")}
-    assert status == {"lithos_runner.status.processes", "lithos_runner.status.store"}
+    assert status == {f"lithos_runner.status.{name}" for name in ("names", "processes", "store")}
 
 
 QUIET = 10.0  # seconds of observation

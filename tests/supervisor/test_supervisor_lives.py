@@ -6,6 +6,7 @@ import re
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -71,7 +72,9 @@ def test_a_stop_signal_is_not_lost_however_early_it_comes(real_host: RealHost) -
 def test_an_unknown_command_is_answered(real_host: RealHost) -> None:
     running = real_host.start(real_host.container(executable="/bin/sleep", arguments=["1000"]))
     running.until_started()
-    assert running.ask("dance") == {"error": "unknown command 'dance': there are status and stop"}
+    assert running.ask("dance") == {
+        "error": "unknown command 'dance': there are status, groups, reload, restart, scale, stop"
+    }
     running.stop()
 
 
@@ -178,21 +181,40 @@ def test_who_is_given_up_after_others_were_ready_does_not_end_them(real_host: Re
     running.stop()
 
 
-def test_without_its_supervisor_an_instance_serves_and_the_next_one_starts_anew(real_host: RealHost) -> None:
+def test_without_its_supervisor_an_instance_serves_and_the_next_one_adopts_it(real_host: RealHost) -> None:
     port = real_host.port()
     file = real_host.program(SERVER, port=port, instances=3)
+    first = real_host.start(file)
+    first.until_started()
+    before = first.until_state("ready")
+    first.process.kill()
+    first.process.wait()
+    with ThreadPoolExecutor(8) as pool:
+        assert len(list(pool.map(request, [port] * 50))) == 50
+    second = real_host.start(file)
+    second.until_said("adopted 3 instance(s) of an earlier supervisor")
+    second.until_started()
+    after = second.until_state("ready")
+    assert [(one["name"], one["pid"]) for one in after] == [(one["name"], one["pid"]) for one in before]
+    with ThreadPoolExecutor(8) as pool:
+        assert len(list(pool.map(request, [port] * 50))) == 50
+    second.stop()
+
+
+def test_an_adopted_instance_that_dies_is_started_again_on_the_same_socket(real_host: RealHost) -> None:
+    port = real_host.port()
+    file = real_host.program(SERVER, port=port)
     first = real_host.start(file)
     first.until_started()
     first.until_state("ready")
     first.process.kill()
     first.process.wait()
-    with ThreadPoolExecutor(8) as pool:
-        assert len(list(pool.map(request, [port] * 50))) == 50
-    second = real_host.start(file, "--instances", "1")
-    second.until_said(f"run/{first.name}: ended 3 instance(s) that an earlier supervisor left behind")
+    second = real_host.start(file)
     second.until_started()
-    assert request(port) == f"run/{first.name}.0"
-    assert [one["name"] for one in real_host.ps()] == [f"run/{first.name}.0"]
+    with suppress(OSError):
+        request(port, b"die")
+    second.until_said("ended, with an exit status unknown as an earlier supervisor had started it,")
+    assert request(port) == f"run/{second.name}.0"
     second.stop()
 
 

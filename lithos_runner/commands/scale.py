@@ -1,0 +1,57 @@
+"""`lithos scale`: change the number of instances, in the process file where there is one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import CommandError, client
+from .supervise import count
+
+if TYPE_CHECKING:
+    import argparse
+
+HELP = "change the number of instances of a process"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("name", metavar="NAME", help="SANDBOX/PROCESS")
+    parser.add_argument("instances", metavar="N", type=count, help="how many instances there shall be")
+    client.add_config(parser)
+    client.add_no_wait(parser)
+    parser.epilog = (
+        "With `lithos tree` it writes N into the sandbox's process file, where it lasts; with `lithos run` it lasts "
+        "until the supervisor ends."
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Change it, and wait until it is so."""
+    supervisor = client.require(arguments.config, arguments.name)
+    loads = 0
+    if supervisor.ask("status")["reloads"]:
+        _write(supervisor.supervisor.config, arguments.name, arguments.instances)
+        loads = supervisor.ask("reload")["loads"]
+    else:
+        supervisor.ask("scale", name=arguments.name, instances=arguments.instances)
+    if not arguments.no_wait:
+        supervisor.wait(lambda one: bool(one["name"] == arguments.name), loads)
+    return 0
+
+
+def _write(master: str, name: str, instances: int) -> None:
+    """Put the number into the process file, and leave everything else in it as it is."""
+    from ..config import edit
+    from .switch import process_file, replace
+
+    sandbox, _, process = name.partition("/")
+    path = process_file(master, sandbox)
+
+    def changed() -> str:
+        try:
+            with open(path, encoding="utf-8") as file:
+                return edit.with_instances(file.read(), process, instances)
+        except ValueError as error:
+            raise CommandError(f"cannot change {path}: {error}", exit_code=2) from error
+
+    replace(path, changed, master, sandbox)

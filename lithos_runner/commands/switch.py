@@ -1,0 +1,126 @@
+"""`lithos switch`: put a new process file into force, or nothing."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from . import MASTER_FILE, CommandError, client
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator
+
+HELP = "check a new process file, put it in the place of the old one, and wait for the roll-out"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("sandbox", metavar="SANDBOX", help="the sandbox whose process file is replaced")
+    parser.add_argument("file", metavar="FILE", help="the new process file; it is copied")
+    parser.add_argument(
+        "-C", "--config", "--master", metavar="FILE", default=MASTER_FILE, help=f"master file (default: {MASTER_FILE})"
+    )
+    client.add_no_wait(parser)
+    parser.epilog = "Exit code 2: the file is wrong, nothing was changed. 1: it was rolled back, for the reason said."
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check, replace, reload, wait."""
+    master, sandbox = os.path.abspath(arguments.config), arguments.sandbox
+    try:
+        with open(arguments.file, encoding="utf-8") as file:
+            text = file.read()
+    except (OSError, ValueError) as error:
+        raise CommandError(f"cannot read {arguments.file}: {error}", exit_code=2) from error
+    replace(process_file(master, sandbox), lambda: text, master, sandbox, origin=arguments.file)
+    supervisor = client.find(master)
+    if supervisor is None:
+        print(f"lithos: no supervisor runs with {master}; the file counts when one starts", file=sys.stderr)
+        return 0
+    loads = supervisor.ask("reload", retry=sandbox)["loads"]
+    if not arguments.no_wait:
+        supervisor.wait(lambda one: bool(one["name"].startswith(f"{sandbox}/")), loads)
+    return 0
+
+
+def process_file(master: str, sandbox: str) -> str:
+    """Return where the process file of a sandbox is; raises CommandError when there is no such sandbox."""
+    from ..config import load_host
+
+    host = load_host(master)
+    if sandbox not in host.process_files:
+        _print_errors(host.errors)
+        raise CommandError(f"{master} leads to no sandbox {sandbox}", exit_code=2)
+    return host.process_files[sandbox]
+
+
+def replace(path: str, text: Callable[[], str], master: str, sandbox: str, origin: str | None = None) -> None:
+    """Put a text in the place of the process file ``path`` if it is right; raises CommandError if not.
+
+    ``text`` is called when nobody else can change the file any more. The file is there as a whole
+    or not at all, and survives a power cut once this returns (fsync(2), rename(2)).
+    """
+    directory = os.path.dirname(path)
+    try:
+        with _locked(directory):
+            temporary = os.path.join(directory, f".tmp.{sandbox}")
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
+            _write(temporary, text())
+            try:
+                _check(temporary, master, sandbox, origin)
+                os.rename(temporary, path)
+            except BaseException:
+                os.unlink(temporary)
+                raise
+            _sync(directory)
+    except OSError as error:
+        raise CommandError(f"cannot replace {path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def _locked(directory: str) -> Iterator[None]:
+    """Keep other switches of the same directory waiting."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _write(path: str, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    with open(descriptor, "w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(descriptor)
+
+
+def _sync(directory: str) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _check(temporary: str, master: str, sandbox: str, origin: str | None) -> None:
+    """Check the host as it would be; what is wrong in other sandboxes is theirs."""
+    from ..config import load_host
+
+    host = load_host(master, alternates={sandbox: temporary})
+    concerned = [name for name in host.broken if name.partition("/")[0] == sandbox]
+    if host.master is not None and not concerned:
+        return
+    errors = [str(error).replace(temporary, origin) if origin else str(error) for error in host.errors]
+    _print_errors(errors)
+    raise CommandError(f"{sandbox} was not switched: nothing was changed", exit_code=2)
+
+
+def _print_errors(errors: object) -> None:
+    print(*errors, sep="\n", file=sys.stderr)  # type: ignore[misc]

@@ -1,0 +1,123 @@
+"""What shows from outside how an instance is: that it serves, that its connections have ended, what it says itself.
+
+It reports to the instance's machine by events; the machine owns the time that each may take.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from contextlib import suppress
+
+from ..plan.instance import Event, State
+from .desired import Group
+from .listeners import Listeners
+from .loop import Loop
+from .messages import say
+from .readiness import connections, notifications
+from .readiness.watch import Watch
+
+_DRAIN_LOOK = 0.05  # seconds between two looks at the connections of an instance that drains
+
+
+class LifeSigns:
+    """Follows one instance through its states, and hears what it says."""
+
+    def __init__(
+        self,
+        group: Group,
+        slot: str,
+        loop: Loop,
+        listeners: Listeners,
+        pids: Callable[[], Collection[int]],
+        tell: Callable[[Event], None],
+        kill: Callable[[str], None],
+    ) -> None:
+        """``tell`` takes events, ``kill`` a sentence why the instance has to end at once; ``pids`` are its own."""
+        self.status = ""  # its own words
+        self._group = group
+        self._slot = slot
+        self._loop = loop
+        self._listeners = listeners
+        self._pids = pids
+        self._tell = tell
+        self._kill = kill
+        self._watch: Watch | None = None
+        self._watchdog: float | None = None  # seconds
+
+    @property
+    def why_not_ready(self) -> str:
+        """A clause that says what is missing; "" when nobody looks."""
+        return self._watch.why_not if self._watch else ""
+
+    def follow(self, state: State, *, executed: bool) -> None:
+        """Look for what comes next in this state, and for nothing else."""
+        looking = state is State.STARTING and executed
+        if looking and self._watch is None:
+            self._watch = Watch(self._group.readiness, self._loop, self._pids, self._sockets(), self._ready)
+        elif not looking:
+            self._look_no_more()
+        if state is State.DRAINING:
+            self._loop.deadline((self, "drain"), time.monotonic() + _DRAIN_LOOK, self._drain)
+        else:
+            self._loop.deadline((self, "drain"), None, self._drain)
+        if not state.alive:
+            self._watchdog, self.status = None, ""
+        self._wind_up()
+
+    def close(self) -> None:
+        """Look for nothing any more."""
+        self.follow(State.STOPPED, executed=False)
+
+    def _look_no_more(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
+    def _sockets(self) -> dict[int, int | None]:
+        """Return the inode of each socket of the instance, with its TCP port."""
+        found: dict[int, int | None] = {}
+        for port in self._group.ports:
+            for inode in self._listeners.inodes([port], self._slot):
+                found[inode] = port.port if port.kind == "tcp" else None
+        return found
+
+    def _ready(self, remark: str) -> None:
+        if remark:
+            say(f"{self._slot}: {remark}")
+        self._tell(Event.READY)
+
+    def _drain(self) -> None:
+        ports = [port.port for port in self._group.ports if port.kind == "tcp"]
+        left: int | None = None
+        with suppress(OSError):  # a kernel that does not tell: the drain-timeout ends it
+            left = connections.count(self._pids(), ports)
+        if left == 0 and not self._listeners.queued(self._group.ports, self._slot):
+            self._tell(Event.DRAINED)
+        else:
+            self._loop.deadline((self, "drain"), time.monotonic() + _DRAIN_LOOK, self._drain)
+
+    # What it says; sd_notify(3).
+
+    def hear(self, message: dict[str, str]) -> float | None:
+        """Take a message of the instance; return the seconds by which it asks for more time, if it does."""
+        self.status = message.get("STATUS", self.status)
+        if message.get("READY") == "1" and self._group.readiness.hears():
+            self._tell(Event.READY)
+        if message.get("STOPPING") == "1":
+            self._listeners.leave_rotation(self._group.ports, self._slot)
+        if message.get("WATCHDOG") == "trigger":
+            self._kill("its watchdog was triggered by itself")
+        if (period := notifications.seconds(message, "WATCHDOG_USEC")) is not None:
+            self._watchdog = period or None
+        if "WATCHDOG" in message or "WATCHDOG_USEC" in message:
+            self._wind_up()
+        return notifications.seconds(message, "EXTEND_TIMEOUT_USEC")
+
+    def _wind_up(self) -> None:
+        """Give the watchdog its whole time again, if the instance has asked for one."""
+        at = None if self._watchdog is None else time.monotonic() + self._watchdog
+        self._loop.deadline((self, "watchdog"), at, self._silent)
+
+    def _silent(self) -> None:
+        self._kill(f"it has not said WATCHDOG=1 for {self._watchdog or 0:g} s")

@@ -1,0 +1,262 @@
+"""A process group in the real world: carries out what ``plan.rollout`` decides, and remembers what has served.
+
+``wanted`` is what the configuration asks for. ``goal`` is what is worked towards: the same, or ``stable``, the last
+version that has served on all instances, when the wanted one has failed its roll-out. A rejected version is not tried
+again until its configuration changes or somebody asks for it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from typing import Any, Self
+
+from ..plan import rollout
+from ..plan.instance import Event, State
+from ..plan.rollout import Goal, Kind, Slot
+from .adoption import Survivor, take_descriptor
+from .desired import Group, group_of, plain_group
+from .messages import ERROR, say
+from .supervised import Means, Supervised
+
+
+class Service:
+    """All instances of a process group."""
+
+    def __init__(self, group: Group, means: Means, changed: Callable[[Service], None]) -> None:
+        """Nothing runs before ``advance``; ``changed`` is called when instances have ended or a roll-out has."""
+        self.wanted = self.goal = group
+        self.stable: Group | None = None
+        self.instances: dict[int, Supervised] = {}
+        self.generation = 1
+        self.reason = ""  # why the wanted version was rolled back
+        self._means = means
+        self._changed = changed
+        self._retired = False
+
+    @classmethod
+    def restore(cls, record: dict[str, Any], means: Means, changed: Callable[[Service], None]) -> Self:
+        """Make the service that an earlier supervisor had, without its instances; see ``_remember``."""
+        service = cls(group_of(record["wanted"]), means, changed)
+        service.goal = group_of(record["goal"])
+        service.stable = group_of(record["stable"]) if record["stable"] else None
+        service.generation, service.reason = record["generation"], record["reason"]
+        return service
+
+    def begin(self) -> None:
+        """Start what has to run."""
+        self._remember()
+        self.advance()
+
+    def adopt(self, survivor: Survivor) -> None:
+        """Take over an instance that lives."""
+        record = survivor.record
+        known = {group.spec: group for group in (self.wanted, self.goal, self.stable) if group is not None}
+        group = known.get(record["version"], self.wanted)
+        for port in group.ports:
+            descriptor = take_descriptor(survivor, port.fd)
+            if descriptor is not None:
+                self._means.listeners.adopt(port, record["name"], descriptor)
+        index = record["index"]
+        self.instances[index] = Supervised(
+            group, index, record["generation"], self._means, self._instance_changed, survivor
+        )
+
+    def _remember(self) -> None:
+        """Write down what a successor has to know."""
+        self._means.state.write_service(
+            self.name,
+            {
+                "wanted": plain_group(self.wanted),
+                "goal": plain_group(self.goal),
+                "stable": plain_group(self.stable) if self.stable else None,
+                "generation": self.generation,
+                "reason": self.reason,
+            },
+        )
+
+    @property
+    def name(self) -> str:
+        """`sandbox/process`."""
+        return self.wanted.name
+
+    @property
+    def phase(self) -> str:
+        """How far it has come: rolling, settled, failing (the first version does), rolling back, rolled back."""
+        settled = rollout.settled(self._goal(), self._slots())
+        if self.goal.spec != self.wanted.spec:
+            return "rolled back" if settled else "rolling back"
+        if self.stable is None and self._failure():
+            return "failing"
+        return "settled" if settled else "rolling"
+
+    # What is asked for.
+
+    def desire(self, group: Group) -> None:
+        """Take in what the configuration says now."""
+        before, self.wanted = self.wanted, group
+        self._retired = False
+        if group.spec != before.spec:
+            self._aim(group)
+        elif self.goal.spec == group.spec:
+            self.goal = group
+        else:
+            self.goal = self.goal._replace(instances=group.instances)
+        for instance in self.instances.values():
+            if instance.version == group.spec:
+                instance.adjust(group)
+        self._remember()
+        self._soon()
+
+    def retry(self) -> None:
+        """Try a version again that was rolled back."""
+        if self.goal.spec != self.wanted.spec:
+            self._aim(self.wanted)
+            self._soon()
+
+    def restart(self, indices: Collection[int]) -> None:
+        """Replace instances by new ones of the same configuration, as in a roll-out."""
+        if self.goal.spec != self.wanted.spec:
+            self.retry()
+            return
+        # What runs is another version from now on: should the new ones fail, it stays.
+        past = self.wanted._replace(spec=f"{self.wanted.spec}~{self.generation}")
+        for index in indices:
+            self.instances[index].version = past.spec
+        if self.stable is not None:
+            self.stable = past
+        self._aim(self.wanted)
+        self._soon()
+
+    def retire(self) -> None:
+        """End all instances: the configuration has no such process any more."""
+        self._retired = True
+        self.goal = self.goal._replace(instances=0)
+        self._soon()
+
+    def stop(self, *, again: bool) -> None:
+        """End all instances now; ``again``: kill those that have not ended by their stop signal."""
+        self._retired = True
+        self.goal = self.goal._replace(instances=0)
+        for instance in list(self.instances.values()):
+            hurry = again and instance.machine.state is State.STOPPING
+            instance.on(Event.TIMEOUT if hurry else Event.STOP)
+
+    def _aim(self, group: Group) -> None:
+        self.goal, self.reason = group, ""
+        self.generation += 1
+        self._remember()
+
+    # What happens.
+
+    def _soon(self) -> None:
+        """Look at everything at the end of this turn of the loop: an instance may be in the middle of an event."""
+        self._means.loop.deadline(self, time.monotonic(), self.advance)
+
+    def _instance_changed(self, _instance: Supervised) -> None:
+        self._soon()
+
+    def advance(self) -> None:
+        """Do what may be done now."""
+        ended = self._let_go()
+        self._roll_back_if_it_fails()
+        slots = self._slots()
+        goal = self._goal()
+        for kind, index in rollout.steps(goal, slots):
+            if kind is Kind.START:
+                self._start(index)
+            else:
+                self.instances[index].leave()
+        settled = rollout.settled(goal, slots)
+        if settled:
+            self._settle()
+        if ended or settled or any(slot.state is State.FAILED for slot in slots):
+            self._changed(self)
+        self._wait_for_soak()
+
+    def _goal(self) -> Goal:
+        goal, stable = self.goal, self.stable
+        return Goal(
+            instances=goal.instances,
+            version=goal.spec,
+            fallback=stable.spec if stable else None,
+            trusted=stable is not None and stable.spec == goal.spec,
+            upgrade=goal.upgrade,
+        )
+
+    def _slots(self) -> list[Slot]:
+        soak = self.goal.upgrade.soak
+        return [Slot(index, one.version, one.machine.state, one.proven(soak)) for index, one in self.instances.items()]
+
+    def _start(self, index: int) -> None:
+        instance = Supervised(self.goal, index, self.generation, self._means, self._instance_changed)
+        self.instances[index] = instance
+        instance.on(Event.START)
+
+    def _let_go(self) -> bool:
+        """Forget the instances that have ended and are not to be started again."""
+        ended = [index for index, one in self.instances.items() if one.machine.state is State.STOPPED]
+        for index in ended:
+            self.instances.pop(index).close()
+        return bool(ended)
+
+    def _roll_back_if_it_fails(self) -> None:
+        if self.stable is None or self.stable.spec == self.goal.spec or self._retired:
+            return
+        self.reason = self._failure()
+        if self.reason:
+            say(f"{self.name}: rolled back to the version before: {self.reason}", ERROR)
+            self.goal = self.stable._replace(instances=self.wanted.instances)
+            self._remember()
+
+    def _failure(self) -> str:
+        """Why an instance of the goal's version has failed; "" when none has."""
+        failed = (one for one in self.instances.values() if one.version == self.goal.spec and one.failures)
+        return next((one.reason for one in failed), "")
+
+    def _settle(self) -> None:
+        if self.stable is self.goal:
+            return
+        if self.stable is not None and self.stable.spec != self.goal.spec:
+            say(f"{self.name}: the new version serves on {self.goal.instances} instance(s)")
+        self.stable = self.goal
+        self._remember()
+
+    def _wait_for_soak(self) -> None:
+        """Come back when the next instance has proven itself."""
+        soak = self.goal.upgrade.soak
+        served = [one.machine.served for one in self.instances.values() if one.machine.state is State.READY]
+        ends = [at + soak for at in served if at is not None and at + soak > time.monotonic()]
+        self._means.loop.deadline((self, "soak"), min(ends, default=None), self._soon)
+
+    def groups(self) -> list[Group]:
+        """Return the configurations that anything wanted or alive comes from."""
+        wanted = [] if self._retired else [self.wanted, self.goal]
+        return [*wanted, *(one.group for one in self.instances.values())]
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing of it lives and nothing is to be started."""
+        return self._retired and not any(one.machine.state.alive for one in self.instances.values())
+
+    def close(self) -> None:
+        """Let go of everything; the instances must have ended."""
+        self._means.loop.deadline(self, None, self.advance)
+        self._means.loop.deadline((self, "soak"), None, self._soon)
+        for instance in self.instances.values():
+            instance.close()
+        self.instances.clear()
+        self._means.state.forget_service(self.name)
+
+    # What outsiders see.
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return how far it is, for those who wait for it."""
+        return {
+            "name": self.name,
+            "phase": self.phase,
+            "reason": self.reason or ("" if self.stable else self._failure()),
+            "generation": self.generation,
+            "instances": self.goal.instances,
+            "ready": sum(one.machine.state is State.READY for one in self.instances.values()),
+        }
