@@ -4,7 +4,7 @@ PYTHON ?= python3
 PORT   ?= 80
 BIN    := .venv/bin
 
-.PHONY: help demo test lint unit vm docs bench-launch clean
+.PHONY: help demo test lint unit vm docs bench-launch bench-rollout clean
 
 help: ## show what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -33,6 +33,9 @@ bench-launch: .venv/tests ## time a start against bwrap and crun on this host
 	@scripts/need bubblewrap crun
 	$(BIN)/python -m benchmarks.launch
 
+bench-rollout: .venv/tests ## upgrades, bad versions and kill -9 under load, beside circus, supervisord and gunicorn
+	$(BIN)/python -m benchmarks.rollout
+
 # Without -e in "compat" mode every start would pay for an import hook of setuptools.
 .venv/runs: setup.cfg pyproject.toml
 	@scripts/need python3-venv curl
@@ -46,7 +49,7 @@ bench-launch: .venv/tests ## time a start against bwrap and crun on this host
 
 .venv/tests: .venv/runs
 	@echo "setting up what the tests need"
-	@$(BIN)/pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable '.[test,stacks,lint,docs]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable '.[test,stacks,bench,lint,docs]'
 	@touch $@
 
 clean: ## remove what was made here; the cache of the virtual machine stays in ~/.cache/lithos-runner

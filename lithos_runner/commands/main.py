@@ -11,7 +11,12 @@ from typing import Any
 from . import CommandError
 
 # Each is a module beside this one with HELP, configure and run.
-COMMANDS = ("run", "tree", "check", "schema", "switch", "scale", "restart", "ps", "top", "logs", "metrics", "clean")
+COMMANDS = (
+    *("run", "tree"),
+    *("check", "plan", "switch", "scale", "restart", "upgrade"),
+    *("ps", "top", "logs", "metrics"),
+    *("clean", "schema"),
+)
 
 _DESCRIPTION = "Hands listening sockets to isolated instances of any program, each in a cgroup of its own."
 _EPILOG = "Begin with: lithos run FILE. Every command answers --help."

@@ -33,7 +33,7 @@ class Upgrade:
     )
     soak: float = key(
         DAY,
-        "Time that the first new instance serves and is watched before the others follow.",
+        "Time that a new instance serves and is watched before the next old one is stopped.",
         default=0.0,
         origin=RUNNER,
     )

@@ -123,7 +123,7 @@ class _Rollout:
             self._stop(slot for slot in self.old if not self._is_kept(slot))
         if self.proven or not self._left(self.old):
             self._replace()
-        elif self.goal.instances and not self.new:
+        elif not self.new:
             self._try()
         return self.answer
 
@@ -135,9 +135,9 @@ class _Rollout:
     def _try(self) -> None:
         """Start the canary where it costs least, or make place for it."""
         places = range(self.goal.instances + self.goal.upgrade.max_surge)
-        if not self._start(places, most=1) and self.going.isdisjoint(places):
+        if not self._start(places, min(1, self.room)) and self.going.isdisjoint(places):
             self._stop(self._left(self.old)[:1])
-            self._start(places, most=1)  # when there was a place but no room
+            self._start(places, min(1, self.room))  # when there was a place but no room
 
     def _replace(self) -> None:
         """Stop what is not wanted, as far as it can be spared, and start what is missing."""
@@ -146,7 +146,7 @@ class _Rollout:
         if not left:
             self._stop(slot for slot in self.new if slot.index >= self.goal.instances)
         surge = min(self.goal.upgrade.max_surge, sum(slot.index < self.goal.instances for slot in left))
-        self._start(range(self.goal.instances + surge), most=self.room)
+        self._start(range(self.goal.instances + surge), self.room)
 
     def _left(self, slots: Iterable[Slot]) -> list[Slot]:
         return [slot for slot in slots if slot.index not in self.going]
@@ -164,8 +164,7 @@ class _Rollout:
             self.answer.append(Step(Kind.STOP, slot.index))
 
     def _start(self, places: Iterable[int], most: int) -> bool:
-        """Start instances in free places as far as there is room; tell whether there was any."""
-        free = [index for index in places if index not in self.taken][: max(0, min(most, self.room))]
-        self.room -= len(free)
+        """Start instances in free places, and tell whether there was one."""
+        free = [index for index in places if index not in self.taken][: max(0, most)]
         self.answer += [Step(Kind.START, index) for index in free]
         return bool(free)

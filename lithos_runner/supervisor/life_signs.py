@@ -13,7 +13,6 @@ from ..plan.instance import Event, State
 from .desired import Group
 from .listeners import Listeners
 from .loop import Loop
-from .messages import say
 from .readiness import connections, notifications
 from .readiness.watch import Watch
 
@@ -35,6 +34,7 @@ class LifeSigns:
     ) -> None:
         """``tell`` takes events, ``kill`` a sentence why the instance has to end at once; ``pids`` are its own."""
         self.status = ""  # its own words
+        self.remark = ""  # how it was found to be ready, if that is worth a sentence
         self._group = group
         self._slot = slot
         self._loop = loop
@@ -83,8 +83,7 @@ class LifeSigns:
         return found
 
     def _ready(self, remark: str) -> None:
-        if remark:
-            say(f"{self._slot}: {remark}")
+        self.remark = remark
         self._tell(Event.READY)
 
     def _drain(self) -> None:

@@ -16,6 +16,8 @@ from . import desired
 from .messages import logs_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ..config import Host
 
 
@@ -114,26 +116,41 @@ def _one_file(request: Request) -> desired.Desired:
 
 
 def _host(master_file: str) -> desired.Desired:
-    """Read and check all four kinds of file."""
+    """Read what is to be put into force, and note it in the history of the process files."""
     from ..config import history, load_host
-    from . import translate
 
     host = load_host(master_file)
+    remarks = () if host.master is None else tuple(history.record(host, host.master.config_log_dir))
+    return _wanted(host)._replace(remarks=remarks)
+
+
+def read_host(master_file: str, alternates: Mapping[str, str]) -> desired.Desired:
+    """Read what would be put into force; for a process of its own, as it imports YAML.
+
+    ``alternates`` names another process file for a sandbox.
+    """
+    from ..config import load_host
+
+    return _wanted(load_host(master_file, alternates=alternates))
+
+
+def _wanted(host: Host) -> desired.Desired:
+    from . import translate
+
     broken = host.broken if host.master is not None else host.broken | {desired.EVERYTHING}
     faults = [str(error) for error in host.errors]
     groups = []
-    for sandbox in host.sandboxes.values():
-        for service in sandbox.services.values():
-            if service.entry.kind != "Daemon":
-                continue
-            try:
-                groups.append(translate.service_group(service, host.devfs))
-            except OSError as error:  # the image went away meanwhile
-                broken |= {service.name}
-                faults.append(f"{service.root}: cannot use the image of {service.name}: {error.strerror}")
+    services = [service for sandbox in host.sandboxes.values() for service in sandbox.services.values()]
+    for service in services:
+        if service.entry.kind != "Daemon":
+            continue
+        try:
+            groups.append(translate.service_group(service, host.devfs))
+        except OSError as error:  # the image went away meanwhile
+            broken |= {service.name}
+            faults.append(f"{service.root}: cannot use the image of {service.name}: {error.strerror}")
     limits = {name: translate.sandbox_limits(sandbox.settings) for name, sandbox in host.sandboxes.items()}
-    remarks = () if host.master is None else tuple(history.record(host, host.master.config_log_dir))
-    return desired.Desired(groups, limits, faults, broken, _settings(host), remarks)
+    return desired.Desired(groups, limits, faults, broken, _settings(host))
 
 
 def _settings(host: Host) -> desired.Host | None:

@@ -33,6 +33,7 @@ class Service:
         self._means = means
         self._changed = changed
         self._retired = False
+        self._remark = ""  # the last one that was said: one for all instances is enough
 
     @classmethod
     def restore(cls, record: dict[str, Any], means: Means, changed: Callable[[Service], None]) -> Self:
@@ -100,7 +101,7 @@ class Service:
             self._aim(group)
         elif self.goal.spec == group.spec:
             self.goal = group
-        else:
+        elif group.instances != before.instances:
             self.goal = self.goal._replace(instances=group.instances)
         for instance in self.instances.values():
             if instance.version == group.spec:
@@ -108,24 +109,26 @@ class Service:
         self._remember()
         self._soon()
 
+    def reject(self, group: Group, reason: str) -> None:
+        """Do not even try what the configuration says now, as it cannot end well; go on as before."""
+        self.wanted, self.reason = group, reason
+        self.generation += 1
+        say(f"{self.name}: not rolled out: {reason}", ERROR)
+        self._remember()
+
     def retry(self) -> None:
-        """Try a version again that was rolled back."""
-        if self.goal.spec != self.wanted.spec:
-            self._aim(self.wanted)
-            self._soon()
+        """Take a version that was rolled back or rejected for a new one when the configuration is read again."""
+        self.wanted = self.goal
 
     def restart(self, indices: Collection[int]) -> None:
         """Replace instances by new ones of the same configuration, as in a roll-out."""
-        if self.goal.spec != self.wanted.spec:
-            self.retry()
-            return
         # What runs is another version from now on: should the new ones fail, it stays.
-        past = self.wanted._replace(spec=f"{self.wanted.spec}~{self.generation}")
+        past = self.goal._replace(spec=f"{self.goal.spec}~{self.generation}")
         for index in indices:
             self.instances[index].version = past.spec
         if self.stable is not None:
             self.stable = past
-        self._aim(self.wanted)
+        self._aim(self.goal, self.reason)
         self._soon()
 
     def retire(self) -> None:
@@ -142,8 +145,8 @@ class Service:
             hurry = again and instance.machine.state is State.STOPPING
             instance.on(Event.TIMEOUT if hurry else Event.STOP)
 
-    def _aim(self, group: Group) -> None:
-        self.goal, self.reason = group, ""
+    def _aim(self, group: Group, reason: str = "") -> None:
+        self.goal, self.reason = group, reason
         self.generation += 1
         self._remember()
 
@@ -153,7 +156,10 @@ class Service:
         """Look at everything at the end of this turn of the loop: an instance may be in the middle of an event."""
         self._means.loop.deadline(self, time.monotonic(), self.advance)
 
-    def _instance_changed(self, _instance: Supervised) -> None:
+    def _instance_changed(self, instance: Supervised) -> None:
+        if instance.remark and instance.remark != self._remark:
+            self._remark = instance.remark
+            say(f"{self.name}: {instance.remark}")
         self._soon()
 
     def advance(self) -> None:
@@ -215,7 +221,7 @@ class Service:
         return next((one.reason for one in failed), "")
 
     def _settle(self) -> None:
-        if self.stable is self.goal:
+        if self.stable is self.goal or not self.goal.instances:  # what runs nowhere has not shown that it serves
             return
         if self.stable is not None and self.stable.spec != self.goal.spec:
             say(f"{self.name}: the new version serves on {self.goal.instances} instance(s)")

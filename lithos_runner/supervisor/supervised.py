@@ -153,6 +153,11 @@ class Supervised:
             self.on(Event.UNUSABLE)
         self._changed(self)
 
+    @property
+    def remark(self) -> str:
+        """What people should know of how it became ready; "" for nothing."""
+        return self._signs.remark
+
     def adjust(self, group: Group) -> None:
         """Take over what an instance need not be started again for."""
         self.group = group
@@ -188,10 +193,6 @@ class Supervised:
 
     def _overdue(self) -> None:
         self.on(Event.TIMEOUT)
-
-    def _give_up(self) -> None:
-        """Let those go to other instances who wait for this one: they would wait in vain."""
-        self._means.listeners.release(self.group.ports, self.name)
 
     def _enter_rotation(self) -> None:
         self._means.listeners.enter_rotation(self.group.ports, self.name)
@@ -339,7 +340,8 @@ class Supervised:
         ending = self._ending.sentence() if self._ending else "ended"
         line = self._streams[1].file.last_line()
         last_line = f"; its last line on stderr: {line}" if line else ""
-        if self._ending and self._ending.code in self.group.normal_exit_codes:
+        served = self.machine.state is State.READY
+        if served and self._ending and self._ending.code in self.group.normal_exit_codes:
             self.on(Event.FINISH)
             say(f"{self.name} {ending} after {ran:.1f} s{self._what_next()}")
             return
@@ -382,6 +384,10 @@ class Supervised:
             say(f"{self.name} has not ended by its stop signal; killing it", WARN)
         if self._cgroup is not None:
             self._cgroup.kill()
+
+    def _give_up(self) -> None:
+        # Who waits in its queue would wait in vain.
+        self._means.listeners.release(self.group.ports, self.name)
 
     # What outsiders see.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from ..config.sandbox import Sandbox
 from ..config.volumes import Persistent, Readonly, Statedir, Tmpfs
 from ..config.volumes import Volume as Declared
 from ..launch.spec import NOBODY, EtcFile, LaunchSpec, Root, Volume
+from ..plan.changes import IMAGE_IDENTITY, identity
 from ..plan.instance import Policy
 from ..plan.rollout import Upgrade
 from .desired import RUN_SANDBOX, Group, Port
@@ -67,7 +67,7 @@ def service_group(service: Service, devfs: str) -> Group:
     # An image is replaced as a directory; what is changed inside of it shows only in its container file.
     known = {
         "image": entry.image,
-        "image identity": f"{image.st_dev}:{image.st_ino}:{image.st_mtime_ns}",
+        IMAGE_IDENTITY: f"{image.st_dev}:{image.st_ino}:{image.st_mtime_ns}",
         "config": entry.config,
         **{f"upgrade.{key.replace('_', '-')}": f"{value:g}" for key, value in upgrade._asdict().items()},
         **{f"volumes.{point} from": os.path.join(*source).rstrip("/") for point, source in service.sources.items()},
@@ -258,17 +258,6 @@ def _host_lines(wanted: HostsFile, sandbox: Sandbox) -> Iterator[str]:
         with suppress(OSError):  # a host without an address of its own
             yield f"{socket.gethostbyname(name)} {name}"
     yield from (f"{address} {name}" for name, address in sandbox.additional_hosts.items())
-
-
-LIVE = ("kill-timeout", "restart-timeout", "drain-timeout", "stop-signal", "readiness-timeout", "normal-exit-codes")
-
-
-def identity(facts: dict[str, str]) -> str:
-    """TODO."""
-    import hashlib
-
-    lasting = sorted((k, v) for k, v in facts.items() if k not in LIVE and not k.startswith("upgrade."))
-    return hashlib.blake2b(json.dumps(lasting).encode(), digest_size=8).hexdigest()
 
 
 CPU_PERIOD = 100_000  # µs; the kernel's default in cpu.max

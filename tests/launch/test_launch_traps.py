@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 
 import pytest
-from launch_stage import Stage, mounts
+from launch_stage import Privately, Stage, mounts
 
-from lithos_runner.launch import trees
+from lithos_runner.launch import kernel, trees
 from lithos_runner.launch.spec import LaunchSpec, Volume
 
 OUTSIDE = "a symbolic link leads out of the directory that the administrator named"
@@ -87,6 +87,21 @@ def test_a_mount_point_inside_of_a_volume_that_leads_to_mounts_of_ours(stage: St
     ended = stage.shell("echo it ran", root=str(rooted), uid=0, volumes=volumes)
     assert ended.failure
     assert ended.failure.errno == errno.EBUSY
+
+
+def test_a_mount_point_behind_a_magic_link(privately: Privately, rooted: Path, host: Path) -> None:
+    """Protects what the set-up has open: a /proc in a volume is that of the host, with the child's descriptors."""
+    (host / "proc").mkdir()
+    (rooted / "link").symlink_to("/data/proc/self/cwd")
+
+    def look(stage: Stage) -> None:
+        kernel.perform(kernel.mount(b"proc", os.fsencode(host / "proc"), b"proc", 0))
+        volumes = (volume(host), Volume("/link", "tmpfs"))
+        ended = stage.shell("echo it ran", root=str(rooted), uid=0, volumes=volumes)
+        assert ended.failure
+        assert ended.failure.errno == errno.ELOOP
+
+    privately(look)
 
 
 def test_volumes_cover_nothing_of_the_kernel(stage: Stage, image: Path) -> None:

@@ -70,7 +70,11 @@ CASES = [
     Case("one that waits rather than one that starts", NEW_IN_PLACE, "old:ready old:starting old:backoff", "stop 1"),
     Case("one only, however many may be missing", NEW._replace(upgrade=Upgrade(0, 3)), OLD, "stop 0"),
     Case("one only, however many may be too many", NEW._replace(upgrade=Upgrade(3, 0)), OLD, "start 3"),
-    Case("what starts of the last good version is left alone", NEW, "old:ready old:starting old:backoff", "start 3"),
+    Case("what starts of the last good version is left alone", NEW, "old:warming old:starting old:backoff", "start 3"),
+    Case("what serves is, of whatever version", NEW._replace(fallback=None, upgrade=Upgrade(1, 1)), OLD, "start 3"),
+    Case("one that is not started is not stopped", NEW, "old:stopped old:ready old:ready", "start 3"),
+    Case("one that ends elsewhere is not waited for", NEW_IN_PLACE, f"{OLD} old:draining", "stop 0"),
+    Case("one that is stopped elsewhere is not waited for", NEW_IN_PLACE, f"{OLD} old:starting", "stop 3, stop 0"),
     Case(
         "of another version it is not",
         NEW._replace(fallback=None),
@@ -123,6 +127,20 @@ CASES = [
         "new:proven old:ready new:starting",
         "stop 1",
     ),
+    Case("no room, until those ahead serve", NEW._replace(instances=2), "- - old:ready new:proven new:warming", ""),
+    Case("less than no room", NEW._replace(instances=2), "- - old:ready new:proven new:starting new:backoff", ""),
+    Case(
+        "none beside, as all places are taken",
+        NEW._replace(instances=2, upgrade=Upgrade(2, 0)),
+        "new:proven new:ready - - old:ready",
+        "",
+    ),
+    Case(
+        "what cannot be spared does not keep what can",
+        NEW._replace(instances=2),
+        "new:backoff new:proven new:proven new:starting",
+        "stop 3",
+    ),
     Case("all but one missing", NEW._replace(upgrade=Upgrade(1, 2)), f"{OLD} new:proven", "stop 0, stop 1, stop 2"),
     Case(
         "the last one that serves is never stopped", NEW._replace(upgrade=Upgrade(1, 2)), "old:ready new:starting -", ""
@@ -134,6 +152,7 @@ CASES = [
     Case("what is missing comes back at once", BACK, "- new:backoff old:ready -", "stop 1, start 0"),
     Case("nobody who serves goes before another one came", BACK, "new:ready new:ready - new:ready", "start 2"),
     Case("ready is enough", BACK, "new:ready new:ready old:ready new:ready", "stop 3"),
+    Case("all that is missing", BACK, "- - new:ready", "start 0, start 1, start 3"),
     Case("beside", BACK, "new:ready new:ready old:ready -", "start 3"),
     Case("in place", BACK._replace(upgrade=IN_PLACE), "new:ready new:ready old:ready", "stop 0"),
     # A third version.
@@ -159,7 +178,19 @@ CASES = [
         "old:starting - old:ready",
         "stop 0, start 1",
     ),
+    Case(
+        "what was given up gives no room",
+        NEW._replace(instances=1),
+        "old:starting - old:ready old:failed",
+        "stop 3, stop 0, start 1",
+    ),
     # More, fewer.
+    Case(
+        "fewer: first those that no version needs",
+        NEW._replace(instances=2),
+        "mid:ready old:ready old:ready new:proven",
+        "stop 2, stop 0",
+    ),
     Case("more", NEW._replace(instances=5), "new:ready new:ready new:ready", "start 3, start 4"),
     Case("fewer", NEW._replace(instances=1), "new:proven new:proven new:proven", "stop 1, stop 2"),
     Case(

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lithos_runner.launch.spec import LaunchSpec
+from lithos_runner.launch.spec import EtcFile, LaunchSpec, Volume
 from lithos_runner.plan.instance import Policy
 from lithos_runner.plan.rollout import Upgrade
 from lithos_runner.supervisor.desired import Desired, Group, Host, Port, decode, encode
+from lithos_runner.supervisor.readiness.watch import Readiness
 
 # Surrogates too: that is how file names which are no UTF-8 arrive.
 TEXT = st.text(st.characters(), max_size=20)
@@ -35,7 +36,12 @@ LAUNCHES = st.builds(
     fileno_limit=NUMBERS,
     init=st.booleans(),
     sockets=st.lists(st.tuples(NUMBERS, TEXT), max_size=3).map(tuple),
+    image=TEXT,
+    identity=st.none() | st.tuples(NUMBERS, NUMBERS),
+    volumes=st.lists(st.builds(Volume, TEXT, st.just("bind"), FLAGS, TEXT, TEXT), max_size=2).map(tuple),
+    etc=st.lists(st.builds(EtcFile, TEXT, TEXT, TEXT, FLAGS), max_size=2).map(tuple),
 )
+READINESS = st.builds(Readiness, TEXT, TEXT, st.none() | st.tuples(TEXT, NUMBERS), SECONDS)
 POLICIES = st.builds(Policy, SECONDS, SECONDS, SECONDS, SECONDS, st.none() | SECONDS, st.none() | NUMBERS, SECONDS)
 TEXTS = st.dictionaries(TEXT, TEXT, max_size=3)
 GROUPS = st.builds(
@@ -49,6 +55,7 @@ GROUPS = st.builds(
     limits=TEXTS,
     ports=st.lists(PORTS, max_size=3).map(tuple),
     upgrade=st.builds(Upgrade, NUMBERS, NUMBERS, SECONDS, SECONDS),
+    readiness=READINESS,
     normal_exit_codes=st.lists(NUMBERS, max_size=3).map(tuple),
     restart_process_only=st.booleans(),
     facts=TEXTS,
@@ -72,6 +79,7 @@ DESIRED = st.builds(
 )
 
 
+@settings(max_examples=50, deadline=None)
 @given(DESIRED)
 def test_a_configuration_survives_the_wire(desired: Desired) -> None:
     text = encode(desired)
@@ -80,6 +88,7 @@ def test_a_configuration_survives_the_wire(desired: Desired) -> None:
     assert decode(text) == desired
 
 
+@settings(max_examples=20, deadline=None)
 @given(GROUPS)
 def test_the_limits_keep_their_order(group: Group) -> None:
     desired = Desired([group], {}, [])

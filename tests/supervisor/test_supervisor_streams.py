@@ -44,7 +44,9 @@ def flooded(host: RealHost, kind: str) -> bool:
 
 def test_a_hostile_instance_harms_neither_supervisor_nor_neighbour(real_host: RealHost) -> None:
     port = real_host.port()
-    running = real_host.start(real_host.program(HOSTILE, port=port, instances=2, kill_timeout=1))
+    # Who closes its socket would never be ready by waiting on it.
+    file = real_host.program(HOSTILE, port=port, instances=2, kill_timeout=1, readiness="alive")
+    running = real_host.start(file)
     running.until_started()
     running.until_state("ready")
     for kind in ("stdout", "stderr"):

@@ -106,9 +106,8 @@ class Listeners:
         return sum(self._opened[port.identity].queued(slot) for port in ports)
 
     def inodes(self, ports: Iterable[Port], slot: str) -> frozenset[int]:
-        """Return the inodes of the sockets at which the slot's application accepts connections. Raises ListenFailed."""
-        accepting = [port for port in ports if port.kind != "udp"]
-        return frozenset(os.fstat(fd).st_ino for fd in self.descriptors(accepting, slot).values())
+        """Return the inodes of the sockets on which the slot's application waits for clients. Raises ListenFailed."""
+        return frozenset(os.fstat(fd).st_ino for fd in self.descriptors(ports, slot).values())
 
     def adopt(self, port: Port, slot: str, descriptor: int) -> bool:
         """Take over a socket that the instance in ``slot`` has from an earlier supervisor; do so before `open`.
@@ -138,6 +137,10 @@ class Listeners:
             raise
         self._opened[port.identity] = slots
         return slots.adopt(slot, survivor)
+
+    def held(self) -> list[tuple[Port, str, int]]:
+        """Return every open socket with its port and its slot, "" where there is none; `adopt` takes them back."""
+        return [(opened.port, slot, fd) for opened in self._opened.values() for slot, fd in opened.held()]
 
     def close(self) -> None:
         """Close all."""

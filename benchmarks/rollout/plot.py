@@ -1,0 +1,121 @@
+"""The table as a picture (SVG): time runs to the right, latency upwards, what failed is red. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from html import escape
+from math import log10
+
+from .results import Cell, Cells
+from .samples import Outcome, Sample
+from .trial import SCENARIOS, Trial
+
+_LEFT, _TOP, _BOTTOM = 132, 66, 30
+_WIDTH, _HEIGHT, _CAPTION, _GAP = 148, 66, 16, 10  # of one small picture, the line below it, between two
+_BEFORE, _AFTER = -2.0, 10.0  # seconds from the event that are shown
+_BIN = 0.1  # seconds that share one stroke
+_FLOOR, _CEILING = 0.005, 5.0  # seconds; latency is drawn on a logarithmic scale
+_MARKS = ((0.01, "10 ms"), (0.1, "0.1 s"), (1.0, "1 s"))
+
+_STYLE = (
+    "text{font:12px sans-serif;fill:#333}.title{font-weight:bold;font-size:14px}.name{font-weight:bold}"
+    ".small{font-size:10px;fill:#777}.bad{font-weight:bold;fill:#c0392b}.good{fill:#2e7d32}.frame{fill:#fafafa;stroke:#ddd}"
+    ".mark{stroke:#e4e4e4}.event{stroke:#999;stroke-dasharray:2 2}.ok{stroke:#7a9cc6;fill:none;stroke-width:1.2}"
+    ".ours{stroke:#d9822b;fill:none;stroke-width:1.2}.failed{fill:#c0392b}"
+)
+
+
+def svg(trials: Sequence[Trial], cells: Cells, title: str) -> str:
+    """Draw every trial, and below it the number of its failed requests."""
+    names = list(dict.fromkeys(trial.contender for trial in trials))
+    keys = [scenario for scenario in SCENARIOS if any(trial.scenario == scenario.key for trial in trials)]
+    width = _LEFT + len(keys) * (_WIDTH + _GAP) + 4
+    height = _TOP + len(names) * (_HEIGHT + _CAPTION + _GAP) + _BOTTOM
+    size = f'width="{width}" height="{height}"'
+    words = escape(title)
+    columns = {scenario.key: _LEFT + place * (_WIDTH + _GAP) for place, scenario in enumerate(keys)}
+    rows = {name: _TOP + place * (_HEIGHT + _CAPTION + _GAP) for place, name in enumerate(names)}
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} viewBox="0 0 {width} {height}" role="img">',
+        f"<title>{words}</title><style>{_STYLE}</style><rect {size} fill='#fff'/>",
+        f'<text class="title" x="12" y="22">{words}</text>',
+    ]
+    lines += [f'<text x="{columns[one.key]}" y="{_TOP - 10}">{escape(one.title)}</text>' for one in keys]
+    for name, y in rows.items():
+        lines.append(f'<text class="name" x="12" y="{y + 14}">{escape(name)}</text>')
+        for seconds, label in _MARKS:
+            above = y + _y(seconds)
+            lines.append(f'<text class="small" x="{_LEFT - 6}" y="{above + 3:.1f}" text-anchor="end">{label}</text>')
+    for trial in trials:
+        x, y = columns[trial.scenario], rows[trial.contender]
+        lines.append(f'<g transform="translate({x} {y})">')
+        lines += _picture(trial)
+        lines.append(_label(cells[trial.contender, trial.scenario]))
+        lines.append("</g>")
+    return "\n".join([*lines, *_axis(columns, height), "</svg>\n"])
+
+
+def _x(seconds: float) -> float:
+    return (seconds - _BEFORE) / (_AFTER - _BEFORE) * _WIDTH
+
+
+def _y(seconds: float) -> float:
+    bounded = min(max(seconds, _FLOOR), _CEILING)
+    return _HEIGHT * (1 - log10(bounded / _FLOOR) / log10(_CEILING / _FLOOR))
+
+
+def _picture(trial: Trial) -> Iterator[str]:
+    yield f'<rect class="frame" width="{_WIDTH}" height="{_HEIGHT}"/>'
+    for seconds, _ in _MARKS:
+        yield f'<line class="mark" x2="{_WIDTH}" y1="{_y(seconds):.1f}" y2="{_y(seconds):.1f}"/>'
+    yield f'<line class="event" x1="{_x(0):.1f}" x2="{_x(0):.1f}" y2="{_HEIGHT}"/>'
+    bins = _bins(trial)
+    yield f'<path class="{"ours" if trial.contender.startswith("lithos") else "ok"}" d="{_strokes(bins)}"/>'
+    yield from _failures(bins)
+
+
+def _label(cell: Cell) -> str:
+    inside = f" + {cell.inside} inside" if cell.inside else ""
+    kind = "bad" if cell.failed else "good"
+    return f'<text class="{kind}" y="{_HEIGHT + _CAPTION - 3}">{cell.failed} failed{inside}</text>'
+
+
+def _bins(trial: Trial) -> dict[int, list[Sample]]:
+    """The requests by when they were due, in steps of `_BIN` since the left edge."""
+    bins = defaultdict(list)
+    for sample in trial.samples:
+        if _BEFORE <= sample.at - trial.event < _AFTER:
+            bins[int((sample.at - trial.event - _BEFORE) / _BIN)].append(sample)
+    return bins
+
+
+def _strokes(bins: dict[int, list[Sample]]) -> str:
+    """A stroke from the fastest to the slowest answer of each step."""
+    strokes = []
+    for step, samples in sorted(bins.items()):
+        times = [sample.seconds for sample in samples if sample.outcome is Outcome.OK]
+        if times:
+            # At least a pixel, or equal times could not be seen.
+            bottom = min(_y(min(times)) + 0.5, _HEIGHT)
+            strokes.append(f"M{_x(_BEFORE + step * _BIN):.1f} {bottom:.1f}V{_y(max(times)) - 0.5:.1f}")
+    return "".join(strokes)
+
+
+def _failures(bins: dict[int, list[Sample]]) -> Iterator[str]:
+    """A bar from the top: as high as the part of the requests that failed."""
+    for step, samples in sorted(bins.items()):
+        part = sum(sample.outcome is not Outcome.OK for sample in samples) / len(samples)
+        if part:
+            x, width = _x(_BEFORE + step * _BIN), _BIN / (_AFTER - _BEFORE) * _WIDTH
+            yield f'<rect class="failed" x="{x:.1f}" width="{width:.2f}" height="{max(2.0, part * _HEIGHT):.1f}"/>'
+
+
+def _axis(columns: dict[str, int], height: int) -> Iterator[str]:
+    """Seconds since it happened, below the last row."""
+    for x in columns.values():
+        for seconds in (0, 5, 10):
+            anchor = "end" if seconds == _AFTER else "middle"
+            unit = " s" if seconds == _AFTER else ""
+            place = f'x="{x + _x(seconds):.1f}" y="{height - 14}" text-anchor="{anchor}"'
+            yield f'<text class="small" {place}>{seconds}{unit}</text>'

@@ -1,0 +1,90 @@
+"""`lithos plan`: what reading the files again would do, instance by instance; it changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from . import MASTER_FILE, CommandError, client
+
+if TYPE_CHECKING:
+    import argparse
+
+    from ..plan.changes import Change, GroupFacts
+    from ..supervisor.desired import Desired
+
+HELP = "show what a reload would do to each instance, and why"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument(
+        "-C", "--config", metavar="FILE", default=MASTER_FILE, help=f"master file (default: {MASTER_FILE})"
+    )
+    parser.add_argument(
+        "--sandbox", metavar="S", help="the sandbox whose process file --alternate-config stands in for"
+    )
+    parser.add_argument(
+        "--alternate-config", metavar="FILE", help="as if this process file were in place; needs --sandbox"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.epilog = (
+        "Instances that are kept are shown only when there is something to say about them, or in JSON. Exit code 2: "
+        "the files have faults; what they concern would go on as it is."
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compare what is configured with what runs."""
+    from ..plan.changes import What, changes
+
+    if (arguments.sandbox is None) != (arguments.alternate_config is None):
+        raise CommandError("--sandbox and --alternate-config go together", exit_code=2)
+    master = os.path.abspath(arguments.config)
+    desired = _desired(arguments, master)
+    planned = changes(_running(master), _wanted(desired), desired.broken)
+    if arguments.json:
+        print(json.dumps(_report(planned, desired.faults), indent=2))
+    else:
+        shown = [change for change in planned if change.what is not What.KEEP or change.reason]
+        _print(shown, len(planned) - len(shown))
+        print(*desired.faults, sep="\n", end="\n" if desired.faults else "", file=sys.stderr)
+    return 2 if desired.faults else 0
+
+
+def _desired(arguments: argparse.Namespace, master: str) -> Desired:
+    from ..supervisor import loader
+
+    alternates = {arguments.sandbox: arguments.alternate_config} if arguments.sandbox else {}
+    return loader.read_host(master, alternates)
+
+
+def _wanted(desired: Desired) -> list[GroupFacts]:
+    from ..plan.changes import GroupFacts
+
+    return [GroupFacts(group.name, group.instances, group.facts) for group in desired.groups]
+
+
+def _running(master: str) -> list[GroupFacts]:
+    from ..plan.changes import GroupFacts
+
+    supervisor = client.find(master)
+    groups: list[dict[str, Any]] = supervisor.ask("groups")["groups"] if supervisor else []
+    return [GroupFacts(f"{one['sandbox']}/{one['process']}", one["instances"], one["facts"]) for one in groups]
+
+
+def _report(planned: list[Change], faults: list[str]) -> dict[str, Any]:
+    changes = [{"instance": one.instance, "what": one.what.value, "reason": one.reason} for one in planned]
+    return {"changes": changes, "faults": faults}
+
+
+def _print(shown: list[Change], kept: int) -> None:
+    width = max((len(change.instance) for change in shown), default=0)
+    for change in shown:
+        print(f"{change.instance:{width}}  {change.what.value:7}  {change.reason}".rstrip())
+    if kept:
+        print(f"{kept} instance{'s'[: kept > 1]} would be kept as they are" if shown else f"nothing to do: {kept} kept")
+    elif not shown:
+        print("nothing to do")

@@ -1,0 +1,222 @@
+"""The soak: its steps and what it asks, by values; and what it asks, of instances that really run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from real_host import PYTHON, RealHost, real_host
+
+from benchmarks.rollout import invariants, soak
+from benchmarks.rollout.history import BEHAVIOURS, Action, Expected, Goal, Step, Victim, history
+from benchmarks.rollout.invariants import Bounds, Instance
+from benchmarks.rollout.lithos import Site
+from benchmarks.rollout.load import Plan
+from benchmarks.rollout.samples import Outcome, Sample, inside_the_dying
+from benchmarks.rollout.stage import APPLICATION, kill, release, stage, until
+from benchmarks.rollout.trial import Generator
+from lithos_runner.config import load_host
+
+__all__ = ["real_host"]
+
+GOAL = Goal("v1", 4)
+
+
+# Steps.
+
+
+def test_a_seed_is_a_history() -> None:
+    first, again, other = (list(islice(history(seed), 50)) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+@given(st.integers(min_value=0))
+def test_everything_happens(seed: int) -> None:
+    steps = list(islice(history(seed), 300))
+    assert {step.action for step in steps} == set(Action)
+    assert {step.victim for step in steps} == set(Victim)
+    assert len({step.version for step in steps} | {GOAL.version}) == 301
+    assert all(step.instances >= 1 and step.pause >= 0 and step.kill_after >= 0 for step in steps)
+
+
+def step(action: Action, victim: Victim = Victim.NOBODY) -> Step:
+    return Step(7, 0.5, action, 2, victim, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("action", "code", "goal"),
+    [
+        (Action.NOTHING, 0, GOAL),
+        (Action.SCALE, 0, Goal("v1", 2)),
+        (Action.RESTART, 0, GOAL),
+        (Action.GOOD, 0, Goal("v7", 4)),
+        (Action.SLOW, 0, Goal("v7", 4)),
+        (Action.FAILS_AT_ONCE, 1, GOAL),
+        (Action.FAILS_LATER, 1, GOAL),
+        (Action.FAULTY_FILE, 2, GOAL),
+    ],
+)
+def test_what_ought_to_come_of_a_step(action: Action, code: int, goal: Goal) -> None:
+    assert step(action).expected(GOAL) == Expected(code, goal)
+
+
+def test_a_command_must_answer_what_happened() -> None:
+    expected = step(Action.GOOD).expected(GOAL)
+    assert [step(Action.GOOD).allows(code, expected) for code in range(3)] == [True, False, False]
+    assert [step(Action.GOOD, Victim.INSTANCE).allows(code, expected) for code in range(3)] == [True, False, False]
+    assert [step(Action.GOOD, Victim.SUPERVISOR).allows(code, expected) for code in range(3)] == [True, True, False]
+
+
+def test_a_step_says_what_it_is() -> None:
+    assert step(Action.SCALE).sentence() == "scale to 2"
+    assert step(Action.RESTART, Victim.SUPERVISOR).sentence() == "restart; kill -9 of the supervisor after 1.50 s"
+
+
+# What is asked.
+
+
+def instance(index: int, state: str = "ready", **changes: Any) -> Instance:
+    return Instance(f"bench/web.{index}", state, 100 + index, 1, 0, f"bench/web.{index}")._replace(**changes)
+
+
+FOUR = [instance(index) for index in range(4)]
+LINKS = {0: "/dev/null", 1: "pipe:[1]", 2: "pipe:[2]", 3: "socket:[3]", 4: "anon_inode:[eventpoll]", 5: "socket:[5]"}
+
+
+def request(at: float, outcome: Outcome, life: str, version: str = "v1") -> Sample:
+    return Sample(at, 0.01, outcome, version, life, kept=False)
+
+
+ALIVE = [request(1, Outcome.OK, "a"), request(3, Outcome.OK, "a")]
+
+CASES: list[tuple[str, Callable[[], Any], Callable[[], Any]]] = [
+    (
+        "a: bench/web.0 lacks",
+        lambda: invariants.descriptors("bench/web.0", LINKS, {"socket:[3]"}),
+        lambda: invariants.descriptors("bench/web.0", {k: v for k, v in LINKS.items() if k != 1}, {"socket:[3]"}),
+    ),
+    (
+        "a: descriptor 5 of bench/web.0 is socket:[5]: only 3",
+        lambda: invariants.descriptors("bench/web.0", LINKS, {"socket:[3]", "socket:[9]"}),
+        lambda: invariants.descriptors("bench/web.0", LINKS, {"socket:[3]", "socket:[5]"}),
+    ),
+    (
+        "a: descriptor 3 of bench/web.0 is socket:[3]: only 3",
+        lambda: invariants.descriptors("bench/web.0", LINKS, {"socket:[3]"}),
+        lambda: invariants.descriptors("bench/web.0", LINKS, set()),
+    ),
+    (
+        "a: descriptor 6 of bench/web.0 is /sys/fs/cgroup",
+        lambda: invariants.descriptors("bench/web.0", LINKS, {"socket:[3]"}),
+        lambda: invariants.descriptors("bench/web.0", {**LINKS, 6: "/sys/fs/cgroup"}, {"socket:[3]"}),
+    ),
+    (
+        "b: a request at 2.000 on a fresh connection: cut at 2.010 by a",
+        lambda: invariants.requests([ALIVE[0], request(2, Outcome.CUT, "a")]),
+        lambda: invariants.requests([*ALIVE, request(2, Outcome.CUT, "a")]),
+    ),
+    (
+        "b: a request at 2.000 on a fresh connection: refused",
+        lambda: invariants.requests(ALIVE),
+        lambda: invariants.requests([*ALIVE, request(2, Outcome.REFUSED, "")]),
+    ),
+    (
+        "c, d: 3 instances are ready",
+        lambda: invariants.crowd(FOUR, Bounds(4, 8)),
+        lambda: invariants.crowd([*FOUR[1:], instance(0, "starting")], Bounds(4, 8)),
+    ),
+    (
+        "c: 5 instances start or are ready",
+        lambda: invariants.crowd([*FOUR, instance(4, "draining")], Bounds(4, 4)),
+        lambda: invariants.crowd([*FOUR, instance(4, "starting")], Bounds(4, 4)),
+    ),
+    (
+        "d: v1, v2 answered when only v1",
+        lambda: invariants.served(ALIVE, "v1"),
+        lambda: invariants.served([*ALIVE, request(2, Outcome.OK, "b", "v2")], "v1"),
+    ),
+    (
+        "e: adopted ",
+        lambda: invariants.adopted(FOUR, [one._replace(restarts=1) for one in FOUR]),
+        lambda: invariants.adopted(FOUR, [*FOUR[1:], instance(0, pid=500)]),
+    ),
+    (
+        "e: 2 applications are in the cgroup bench/web.0",
+        lambda: invariants.single({"bench/web.0": [100], "bench/web.1": [101]}),
+        lambda: invariants.single({"bench/web.0": [100, 102], "bench/web.1": [101]}),
+    ),
+    (
+        "f: the cgroup bench/web.1 is left",
+        lambda: invariants.remains("cgroup", ["bench/web.0"], ["bench/web.0"]),
+        lambda: invariants.remains("cgroup", ["bench/web.0", "bench/web.1"], ["bench/web.0"]),
+    ),
+    (
+        "f: the cgroup bench/web.1 of a living instance",
+        lambda: invariants.remains("cgroup", ["bench/web.0"], ["bench/web.0"]),
+        lambda: invariants.remains("cgroup", ["bench/web.0"], ["bench/web.0", "bench/web.1"]),
+    ),
+    (
+        "g: a refused configuration changed",
+        lambda: invariants.unchanged(FOUR, list(reversed(FOUR))),
+        lambda: invariants.unchanged(FOUR, [*FOUR[1:], instance(0, generation=2)]),
+    ),
+]
+
+
+@pytest.mark.parametrize(("complaint", "well", "ill"), CASES, ids=[case[0] for case in CASES])
+def test_what_is_well_is_silent_and_what_is_ill_is_not(
+    complaint: str, well: Callable[[], Any], ill: Callable[[], Any]
+) -> None:
+    assert list(well()) == []
+    assert len(found := list(ill())) == 1
+    assert found[0].startswith(complaint)
+
+
+# Of real files and real instances.
+
+
+def test_the_four_files_are_a_valid_configuration() -> None:
+    with stage() as place:
+        site = Site(place, reuse_port=True, memory_limit=64 << 20)
+        site.create()
+        for version, behaviour in enumerate(["good", *BEHAVIOURS.values()], 1):
+            site.image(f"v{version}", behaviour)
+            site.processes("processes/bench.yaml", f"v{version}", instances=version)
+            host = load_host(f"{place.folder}/master.yaml")
+            assert host.errors == ()
+            assert len(host.sandboxes["bench"].services["web"].instances) == version
+
+
+def test_a_killed_instance_loses_what_was_inside_and_nothing_else(real_host: RealHost) -> None:
+    port = real_host.port()
+    folder = real_host.directory / "app"
+    release(folder, "v1", "good")
+    program = {"executable": PYTHON, "arguments": ["-ES", str(folder / APPLICATION.name), "3"]}
+    ports = {str(port): {"fd": 3, "host": "127.0.0.1", "listen-backlog": 1000}}
+    running = real_host.start(real_host.container(**program, tcp_ports=ports, instances=2))
+    running.until_started()
+    apps = [running.app(index) for index in range(2)]
+    with Generator(Plan(port, seconds=60, timeout=60)) as load:
+        lists = soak.listening(port)
+        for index, pid in enumerate(apps):
+            # It listens before it serves, so ask until it has opened what it needs for that.
+            assert until(lambda pid=pid: any("eventpoll" in link for link in soak.links(pid).values()))
+            assert list(invariants.descriptors(f"{index}", soak.links(pid), lists)) == []
+        groups = {
+            str(path): soak.applications(str(path.relative_to(real_host.slice.parent))) for path in real_host.groups()
+        }
+        assert list(invariants.single(groups)) == []
+        kill(apps[0])
+        assert until(lambda: running.instances()[0]["restarts"] == 1)
+        running.until_state("ready")
+        samples = load.finish()
+    assert list(invariants.requests(samples)) == []
+    assert {one.outcome for one in samples} <= {Outcome.OK, Outcome.CUT}
+    assert len({one.life for one in samples if one.outcome is Outcome.OK}) >= 2
+    assert set(inside_the_dying(samples)) == {one for one in samples if one.outcome is Outcome.CUT}
+    running.stop()
