@@ -15,8 +15,9 @@ from ..plan import rollout
 from ..plan.instance import Event, State
 from ..plan.rollout import Goal, Kind, Slot
 from .adoption import Survivor, take_descriptor
-from .desired import Group, group_of, plain_group
-from .messages import ERROR, say
+from .desired import Group, Port, group_of, plain_group
+from .listeners import ListenFailed
+from .messages import ERROR, WARN, say
 from .supervised import Means, Supervised
 
 
@@ -56,12 +57,21 @@ class Service:
         group = known.get(record["version"], self.wanted)
         for port in group.ports:
             descriptor = take_descriptor(survivor, port.fd)
-            if descriptor is not None:
-                self._means.listeners.adopt(port, record["name"], descriptor)
+            if descriptor is None or not self._take_back(port, record["name"], descriptor):
+                say(
+                    f"{record['name']}: its socket at {port.address} cannot be taken over; it keeps it for itself", WARN
+                )
         index = record["index"]
         self.instances[index] = Supervised(
             group, index, record["generation"], self._means, self._instance_changed, survivor
         )
+
+    def _take_back(self, port: Port, slot: str, descriptor: int) -> bool:
+        try:
+            return self._means.listeners.adopt(port, slot, descriptor)
+        except ListenFailed as error:
+            say(f"{slot}: {error}", WARN)
+            return False
 
     def _remember(self) -> None:
         """Write down what a successor has to know."""

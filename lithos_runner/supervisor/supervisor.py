@@ -88,6 +88,7 @@ class Supervisor:
         self._services: dict[str, Service] = {}
         self._sandboxes: set[str] = set()
         self._faults: list[str] = []
+        self._said: set[str] = set()  # what of the present configuration cannot be had on living sockets
         self._given_up: set[str] = set()  # instances, with ``once``
         self._reader: loader.Reader | None = None
         self._trial: int | None = None  # pidfd of the child that tries out a newer program
@@ -317,6 +318,7 @@ class Supervisor:
     def _take_in(self, desired: Desired) -> None:
         """Go from what runs to what is configured now."""
         self._loads += 1
+        self._said.clear()
         if desired.host is not None:
             log_to(desired.host.logs)
         desired = self._with_sandboxes(desired)
@@ -394,7 +396,10 @@ class Supervisor:
             if service.ended and not service.instances and not self._stopping:
                 self._services.pop(name).close()
         groups = [group for service in self._services.values() for group in service.groups()]
-        self._listeners.keep(port for group in groups for port in group.ports)
+        for sentence in self._listeners.keep(port for group in groups for port in group.ports):
+            if sentence not in self._said:
+                self._said.add(sentence)
+                say(sentence, WARN)
         self._means.launcher.keep(group.launch for group in groups)
         used = {group.sandbox for group in groups}
         for sandbox in self._sandboxes - used - (self._sandboxes if self._stopping else set()):
