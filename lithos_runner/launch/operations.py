@@ -285,35 +285,33 @@ class CheckExecutable(NamedTuple):
     others may have put there, in an image or a volume: a link to /proc/self/exe, or a script that names it, would
     start the supervisor's Python where the application can write to it (CVE-2019-5736). A program that its user
     cannot read might be such a script, and a format of binfmt_misc has an interpreter that only the kernel knows, so
-    these must do without both.
+    these must do without both. In an ``image`` neither may be on a volume nor be reached through one, where another
+    instance could still change what has been checked.
     """
 
     path: str
     uid: int
     strict: bool
+    image: bool
 
     def describe(self) -> str:
         return f"execute {self.path} as user {self.uid}"
 
     def calls(self) -> list[Call]:
         path = os.fsencode(self.path)
-        check = kernel.action(_follow_scripts, _open(path), self.strict, what=self.path)
+        resolve = kernel.RESOLVE_NO_MAGICLINKS | (kernel.RESOLVE_NO_XDEV if self.image else 0)
+        check = kernel.action(_follow_scripts, path, resolve, self.strict, what=self.path)
         return [kernel.faccessat2(path, kernel.X_OK), check]
-
-
-def _open(path: bytes) -> Call:
-    flags = os.O_RDONLY | os.O_NONBLOCK  # a FIFO must not stop us
-    return kernel.openat2(kernel.AT_FDCWD, path, flags, kernel.RESOLVE_NO_MAGICLINKS)
 
 
 _SCRIPTS = 6  # a script, and how many scripts the kernel follows from there: exec_binprm() in fs/exec.c
 
 
-def _follow_scripts(opening: Call, strict: bool) -> None:
+def _follow_scripts(path: bytes, resolve: int, strict: bool) -> None:
     """Go from a script to its interpreter until that is a binary, as the kernel will; raises OSError."""
     for depth in range(_SCRIPTS):
         try:
-            head = _head(opening)
+            head = _head(path, resolve)
         except FileNotFoundError as error:
             # What execve(2) answers for such a script, too; "no such file" would be taken for the script itself.
             raise OSError(errno.ELIBBAD, "no interpreter") if depth else error from None
@@ -325,13 +323,14 @@ def _follow_scripts(opening: Call, strict: bool) -> None:
             if not head.startswith(b"\x7fELF") or head[18:20] != kernel.ELF_MACHINE:
                 raise OSError(errno.ENOEXEC, "not a program")  # the init would try it with /bin/sh, as execvp(3) does
             return
-        opening = _open(_interpreter(head))
+        path = _interpreter(head)
     raise OSError(errno.ELOOP, "too many scripts")
 
 
-def _head(opening: Call) -> bytes:
+def _head(path: bytes, resolve: int) -> bytes:
     """Return the first bytes of a file, as many as the kernel looks at (BINPRM_BUF_SIZE); EISDIR for a directory."""
-    file = kernel.perform(opening)
+    flags = os.O_RDONLY | os.O_NONBLOCK  # a FIFO must not stop us
+    file = kernel.perform(kernel.openat2(kernel.AT_FDCWD, path, flags, resolve))
     try:
         return os.read(file, 256)
     finally:

@@ -88,6 +88,7 @@ def template_sequence(root: Root, host: Host) -> list[Preparation]:
     return [
         preparation.PrivatePropagation(),
         preparation.OpenRoot(root.directory, root.image, root.identity, host.mount_point),
+        *(preparation.FindDirectory(path) for path in ("dev", "proc", "sys")),
         *system,
         *(preparation.DropMounts(path) for path in ("dev", "proc", "sys/fs/cgroup", "tmp")),
         devices,
@@ -109,9 +110,10 @@ def sequence(
     given = {target: source for target, source in sources.items() if not (spec.output and target in (1, 2))}
     files = tuple((target, _identity(source)) for target, source in given.items())
     mounts = _kept_mounts(spec, host, namespace) if kept else _new_mounts(spec, host, namespace, sources)
+    image = spec.file_system.is_image
     # Others may have put a program there: who made the image, or an earlier life.
-    strict = spec.file_system.is_image or bool(spec.volumes) or kept
-    check = [operations.CheckExecutable(spec.executable, spec.uid, strict)] if spec.init or strict else []
+    strict = image or bool(spec.volumes) or kept
+    check = [operations.CheckExecutable(spec.executable, spec.uid, strict, image)] if spec.init or strict else []
     exposed = [operations.ExposeToOomKiller()] if host.oom_score_adj else []
     limit = [operations.LimitFiles(spec.fileno_limit)]
     privileged = spec.fileno_limit > host.fileno_limit
