@@ -73,10 +73,11 @@ class EnterTemplate(NamedTuple):
     """Enter a private copy of the prepared mount namespace held by ``namespace``; see ``launch.preparation``."""
 
     root: str
+    image: str
     namespace: int
 
     def describe(self) -> str:
-        return f"enter the root made from {self.root}"
+        return f"enter the root made from {os.path.join(self.root, self.image)}"
 
     def calls(self) -> list[Call]:
         return [kernel.setns(self.namespace, kernel.CLONE_NEWNS), kernel.unshare(kernel.CLONE_NEWNS)]
@@ -300,18 +301,23 @@ class CheckExecutable(NamedTuple):
     def calls(self) -> list[Call]:
         path = os.fsencode(self.path)
         resolve = kernel.RESOLVE_NO_MAGICLINKS | (kernel.RESOLVE_NO_XDEV if self.image else 0)
-        check = kernel.action(_follow_scripts, path, resolve, self.strict, what=self.path)
+        check = kernel.action(_follow_scripts, _open(path, resolve), resolve, self.strict, what=self.path)
         return [kernel.faccessat2(path, kernel.X_OK), check]
+
+
+def _open(path: bytes, resolve: int) -> Call:
+    flags = os.O_RDONLY | os.O_NONBLOCK  # a FIFO must not stop us
+    return kernel.openat2(kernel.AT_FDCWD, path, flags, resolve)
 
 
 _SCRIPTS = 6  # a script, and how many scripts the kernel follows from there: exec_binprm() in fs/exec.c
 
 
-def _follow_scripts(path: bytes, resolve: int, strict: bool) -> None:
+def _follow_scripts(opening: Call, resolve: int, strict: bool) -> None:
     """Go from a script to its interpreter until that is a binary, as the kernel will; raises OSError."""
     for depth in range(_SCRIPTS):
         try:
-            head = _head(path, resolve)
+            head = _head(opening)
         except FileNotFoundError as error:
             # What execve(2) answers for such a script, too; "no such file" would be taken for the script itself.
             raise OSError(errno.ELIBBAD, "no interpreter") if depth else error from None
@@ -323,14 +329,13 @@ def _follow_scripts(path: bytes, resolve: int, strict: bool) -> None:
             if not head.startswith(b"\x7fELF") or head[18:20] != kernel.ELF_MACHINE:
                 raise OSError(errno.ENOEXEC, "not a program")  # the init would try it with /bin/sh, as execvp(3) does
             return
-        path = _interpreter(head)
+        opening = _open(_interpreter(head), resolve)
     raise OSError(errno.ELOOP, "too many scripts")
 
 
-def _head(path: bytes, resolve: int) -> bytes:
+def _head(opening: Call) -> bytes:
     """Return the first bytes of a file, as many as the kernel looks at (BINPRM_BUF_SIZE); EISDIR for a directory."""
-    flags = os.O_RDONLY | os.O_NONBLOCK  # a FIFO must not stop us
-    file = kernel.perform(kernel.openat2(kernel.AT_FDCWD, path, flags, resolve))
+    file = kernel.perform(opening)
     try:
         return os.read(file, 256)
     finally:
