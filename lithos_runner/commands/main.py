@@ -12,8 +12,8 @@ from . import CommandError
 
 # Each is a module beside this one with HELP, configure and run.
 COMMANDS = (
-    *("run", "tree"),
-    *("check", "plan", "switch", "scale", "restart"),
+    *("run", "tree", "cmd"),
+    *("check", "plan", "switch", "scale", "restart", "upgrade"),
     *("ps", "top", "logs", "metrics"),
     *("clean", "schema"),
 )

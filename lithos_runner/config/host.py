@@ -92,13 +92,13 @@ class Host:
     """The directory for /dev, if the master file names one."""
 
 
-def load_host(master_file: str, *, alternates: Mapping[str, str] | None = None) -> Host:
+def load_host(master_file: str, *, alternates: Mapping[str, str] | None = None, only: str | None = None) -> Host:
     """Read a master file and everything that follows from it.
 
-    `alternates` names another process file for a sandbox. When root asks, the files must belong to root.
-    Never raises for what the files hold.
+    `alternates` names another process file for a sandbox. `only` is the one sandbox to read; whether others want the
+    same sockets is not asked then. When root asks, the files must belong to root. Never raises for what the files hold.
     """
-    reader = _Reader(alternates or {})
+    reader = _Reader(alternates or {}, only)
     master = reader.read(master_file, MASTER)
     if master is not None:
         reader.master(master)
@@ -139,8 +139,9 @@ def load_entries(master_file: str) -> HostEntries:
 class _Reader:
     """Goes through the files and collects what is right and what is wrong."""
 
-    def __init__(self, alternates: Mapping[str, str]) -> None:
+    def __init__(self, alternates: Mapping[str, str], only: str | None = None) -> None:
         self.alternates = alternates
+        self.only = only
         secure = os.geteuid() == 0
         self.files = HostFiles(secure=secure)
         self.distrust = check_mode if secure else None
@@ -186,7 +187,7 @@ class _Reader:
             message = f"cannot list {directory}: {error.strerror}"
             self.report([master.error(("sandboxes-dir",), message)], "")
             return
-        for file in files:
+        for file in files if self.only is None else {f"{self.only}.yaml"} & {*files}:
             self.sandbox(os.path.join(directory, file), _join(here, settings.processes_dir))
         for clash, *meetings in rules.clashes(self.meetings):
             for meeting in meetings:

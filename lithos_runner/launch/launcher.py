@@ -59,6 +59,7 @@ class Launcher:
         self._forget_templates()
         os.close(self._mounts)
         os.close(self.host.init)
+        os.close(self.host.parent)
 
     def _forget_templates(self) -> None:
         for namespace in self._templates.values():

@@ -27,8 +27,6 @@ from .logs import Stream
 from .loop import PRIORITY, READABLE, Loop
 from .messages import ERROR, WARN, say
 
-_INIT_STARTS = 0.005  # seconds between two looks at an init that has only just been started
-
 
 class Means(NamedTuple):
     """What all instances of a supervisor share."""
@@ -61,15 +59,6 @@ class Ending(NamedTuple):
         if self.code is None:
             return "ended, with an exit status unknown as an earlier supervisor had started it,"
         return f"exited with code {self.code}"
-
-
-def _has_started(init_pid: int) -> bool:
-    """Whether the tiny init's child is the application by now."""
-    child = processes.first_child(init_pid)
-    try:
-        return child is not None and os.readlink(f"/proc/{child}/exe") != os.readlink(f"/proc/{init_pid}/exe")
-    except OSError:  # one of them has ended
-        return False
 
 
 class Supervised:
@@ -368,9 +357,8 @@ class Supervised:
         child = self._child
         if child is None or self.machine.state is not State.STOPPING:
             return
-        if self.group.launch.init and not _has_started(child.pid):
-            # dumb-init catches every signal, and its child until execve(2): what is sent before is lost.
-            again = time.monotonic() + _INIT_STARTS
+        if self.group.launch.init and not init.has_started(child.pid):
+            again = time.monotonic() + init.STARTS
             self._means.loop.deadline((self, "stop signal"), again, self._send_stop_signal)
             return
         signal.pidfd_send_signal(child.pidfd, signal.Signals(self.group.stop_signal))
