@@ -18,6 +18,8 @@ from . import CommandError
 _ANSWER_TIMEOUT = 30.0  # seconds; a supervisor answers within milliseconds, unless the host is in trouble
 _POLL = 0.1  # seconds between two looks at a roll-out
 
+Failures = frozenset[tuple[str, int]]  # services that have failed, and in which generation
+
 
 class Client(NamedTuple):
     """A supervisor that lives."""
@@ -44,30 +46,36 @@ class Client(NamedTuple):
             raise CommandError(answer["error"])
         return answer
 
-    def wait(self, concerned: Callable[[dict[str, Any]], bool], loads: int = 0) -> None:
+    def failures(self) -> Failures:
+        """Return what has failed so far, to be asked before anything is asked for: that is no answer to it."""
+        services = self.ask("status")["services"]
+        return frozenset((one["name"], one["generation"]) for one in services if one["phase"] not in _WELL)
+
+    def wait(self, concerned: Callable[[dict[str, Any]], bool], before: Failures, loads: int = 0) -> None:
         """Wait for the roll-outs of the services that ``concerned`` chooses; show progress on a terminal.
 
         ``loads``: how many configurations have to be taken in first. Raises CommandError with the reasons when
-        one is rolled back or never serves.
+        one is rolled back or never serves that is not among ``before``.
         """
         progress = _Progress()
-        before = {one["name"]: one["generation"] for one in self.ask("status")["services"] if _FINAL.get(one["phase"])}
         while True:
             status = self.ask("status")
             services = [one for one in status["services"] if concerned(one)]
             progress.show(services)
-            if status["loads"] >= loads and all(one["phase"] in _FINAL for one in services):
+            # Another supervisor has read the files at its start, and counts from then.
+            taken_in = status["loads"] >= loads or status["started"] != self.supervisor.started
+            if taken_in and all(one["phase"] in _FINAL for one in services):
                 break
             time.sleep(_POLL)
         progress.end()
-        # What had failed before anything was asked for is no answer to it.
-        failed = [one for one in services if _FINAL[one["phase"]] and before.get(one["name"]) != one["generation"]]
+        failed = [one for one in services if _FINAL[one["phase"]] and (one["name"], one["generation"]) not in before]
         if failed:
             raise CommandError("; ".join(f"{one['name']} {_FINAL[one['phase']]}: {one['reason']}" for one in failed))
 
 
 # How a roll-out can end, and what is said of an end that nobody wanted.
 _FINAL = {"settled": "", "rolled back": "was rolled back", "failing": "does not get ready"}
+_WELL = ("rolling", "settled")
 
 
 def find(config: str | None, name: str | None = None) -> Client | None:

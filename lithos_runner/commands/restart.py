@@ -23,7 +23,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Ask, and wait for the end of the roll-out."""
     supervisor = client.require(arguments.config, arguments.name)
+    before = supervisor.failures()
     service = supervisor.ask("restart", name=arguments.name)["service"]
     if not arguments.no_wait:
-        supervisor.wait(lambda one: bool(one["name"] == service))
+        supervisor.wait(lambda one: bool(one["name"] == service), before)
     return 0

@@ -28,14 +28,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Change it, and wait until it is so."""
     supervisor = client.require(arguments.config, arguments.name)
-    loads = 0
+    before, loads = supervisor.failures(), 0
     if supervisor.ask("status")["reloads"]:
         _write(supervisor.supervisor.config, arguments.name, arguments.instances)
         loads = supervisor.ask("reload")["loads"]
     else:
         supervisor.ask("scale", name=arguments.name, instances=arguments.instances)
     if not arguments.no_wait:
-        supervisor.wait(lambda one: bool(one["name"] == arguments.name), loads)
+        supervisor.wait(lambda one: bool(one["name"] == arguments.name), before, loads)
     return 0
 
 

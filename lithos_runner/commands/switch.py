@@ -41,9 +41,10 @@ def run(arguments: argparse.Namespace) -> int:
     if supervisor is None:
         print(f"lithos: no supervisor runs with {master}; the file counts when one starts", file=sys.stderr)
         return 0
+    before = supervisor.failures()
     loads = supervisor.ask("reload", retry=sandbox)["loads"]
     if not arguments.no_wait:
-        supervisor.wait(lambda one: bool(one["name"].startswith(f"{sandbox}/")), loads)
+        supervisor.wait(lambda one: bool(one["name"].startswith(f"{sandbox}/")), before, loads)
     return 0
 
 
