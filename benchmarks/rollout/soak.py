@@ -42,7 +42,8 @@ class Soak:
         self.service = service
         self.goal = Goal("v1", INSTANCES)
         self.complaints: list[str] = []
-        self._victim: int | None = None  # the process that was killed last
+        self._victim: int | None = None  # the instance's process that was killed last
+        self._kills: list[float] = []  # when such a process was killed
         self._said = service.stage.folder / "said"  # by the last command
         self._settled: list[tuple[float, float, str]] = []  # from, until, the version that ought to serve
 
@@ -58,7 +59,7 @@ class Soak:
                 self._do(step)
             self._pause(WARM_UP)
             samples = load.finish()
-        self._complain("load", invariants.requests(samples))
+        self._complain("load", invariants.requests(samples, self._kills))
         for start, until_then, version in self._settled:
             within = (sample for sample in samples if start <= sample.at and sample.end <= until_then)
             self._complain("load", invariants.served(within, version))
@@ -125,6 +126,7 @@ class Soak:
     def _kill(self, step: Step) -> None:
         if step.victim is Victim.INSTANCE:
             self._victim = random.Random(step.number).choice(self._pids())  # noqa: S311 - repeatable
+            self._kills.append(time.monotonic())
             with suppress(ProcessLookupError):  # a version that ends by itself was faster
                 kill(self._victim)
             return
