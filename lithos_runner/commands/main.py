@@ -13,7 +13,7 @@ from . import CommandError
 # Each is a module beside this one with HELP, configure and run.
 COMMANDS = (
     *("run", "tree"),
-    *("check", "plan", "switch", "scale", "restart"),
+    *("check", "plan", "switch", "scale", "restart", "upgrade"),
     *("ps", "top", "logs", "metrics"),
     *("clean", "schema"),
 )

@@ -215,22 +215,19 @@ class Container:
         "Time for the connections of an instance to end before `stop-signal`, where they can be drained.",
         default=10.0,
         origin=RUNNER,
-        refused=Refused.BY_RUN,
     )
     readiness: str | Http = key(  # noqa: RUF009 - key() is attrs.field()
         READINESS,
         "When an instance is ready: `notify` (it says `READY=1`), `listening` (it waits on all its sockets), "
-        "`alive` (it runs for a second), [`!Http`](#readiness), or `auto`: the first of them that applies.",
+        "`alive` (it runs for a second), [`!Http`](#readiness), or `auto`, see [Readiness](readiness.md).",
         default="auto",
         origin=RUNNER,
-        refused=Refused.BY_RUN,
     )
     readiness_timeout: float = key(
         formats.DAY,
         "Time to become ready; after that the start has failed.",
         default=30.0,
         origin=RUNNER,
-        refused=Refused.BY_RUN,
     )
     init: bool = key(
         FLAG,

@@ -73,10 +73,11 @@ class EnterTemplate(NamedTuple):
     """Enter a private copy of the prepared mount namespace held by ``namespace``; see ``launch.preparation``."""
 
     root: str
+    image: str
     namespace: int
 
     def describe(self) -> str:
-        return f"enter the root made from {self.root}"
+        return f"enter the root made from {os.path.join(self.root, self.image)}"
 
     def calls(self) -> list[Call]:
         return [kernel.setns(self.namespace, kernel.CLONE_NEWNS), kernel.unshare(kernel.CLONE_NEWNS)]
@@ -285,31 +286,34 @@ class CheckExecutable(NamedTuple):
     others may have put there, in an image or a volume: a link to /proc/self/exe, or a script that names it, would
     start the supervisor's Python where the application can write to it (CVE-2019-5736). A program that its user
     cannot read might be such a script, and a format of binfmt_misc has an interpreter that only the kernel knows, so
-    these must do without both.
+    these must do without both. In an ``image`` neither may be on a volume nor be reached through one, where another
+    instance could still change what has been checked.
     """
 
     path: str
     uid: int
     strict: bool
+    image: bool
 
     def describe(self) -> str:
         return f"execute {self.path} as user {self.uid}"
 
     def calls(self) -> list[Call]:
         path = os.fsencode(self.path)
-        check = kernel.action(_follow_scripts, _open(path), self.strict, what=self.path)
+        resolve = kernel.RESOLVE_NO_MAGICLINKS | (kernel.RESOLVE_NO_XDEV if self.image else 0)
+        check = kernel.action(_follow_scripts, _open(path, resolve), resolve, self.strict, what=self.path)
         return [kernel.faccessat2(path, kernel.X_OK), check]
 
 
-def _open(path: bytes) -> Call:
+def _open(path: bytes, resolve: int) -> Call:
     flags = os.O_RDONLY | os.O_NONBLOCK  # a FIFO must not stop us
-    return kernel.openat2(kernel.AT_FDCWD, path, flags, kernel.RESOLVE_NO_MAGICLINKS)
+    return kernel.openat2(kernel.AT_FDCWD, path, flags, resolve)
 
 
 _SCRIPTS = 6  # a script, and how many scripts the kernel follows from there: exec_binprm() in fs/exec.c
 
 
-def _follow_scripts(opening: Call, strict: bool) -> None:
+def _follow_scripts(opening: Call, resolve: int, strict: bool) -> None:
     """Go from a script to its interpreter until that is a binary, as the kernel will; raises OSError."""
     for depth in range(_SCRIPTS):
         try:
@@ -325,7 +329,7 @@ def _follow_scripts(opening: Call, strict: bool) -> None:
             if not head.startswith(b"\x7fELF") or head[18:20] != kernel.ELF_MACHINE:
                 raise OSError(errno.ENOEXEC, "not a program")  # the init would try it with /bin/sh, as execvp(3) does
             return
-        opening = _open(_interpreter(head))
+        opening = _open(_interpreter(head), resolve)
     raise OSError(errno.ELOOP, "too many scripts")
 
 

@@ -92,6 +92,22 @@ class OpenRoot(NamedTuple):
         os.close(directory)
 
 
+class FindDirectory(NamedTuple):
+    """See that ``path`` of the new root is a directory and no symbolic link.
+
+    What instances mount there themselves comes behind their volumes. A link into a volume could be changed by another
+    instance between two of these mounts: CVE-2019-19921.
+    """
+
+    path: str
+
+    def describe(self) -> str:
+        return f"find the directory {self.path}"
+
+    def apply(self, context: Context) -> None:
+        os.close(trees.open_at(context.root, self.path, trees.DIRECTORY, kernel.RESOLVE_NO_SYMLINKS))
+
+
 class BindHost(NamedTuple):
     """Bind the host's ``source`` and everything mounted below it read-only on ``path`` of the new root."""
 

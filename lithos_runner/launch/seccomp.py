@@ -31,6 +31,8 @@ _LD_W_ABS, _ALU_AND_K, _JA, _JEQ_K, _JGE_K, _RET_K = 0x20, 0x54, 0x05, 0x15, 0x3
 _NAMESPACE_FLAGS = 0x7E020080  # every CLONE_NEW*, CLONE_NEWTIME (0x80) included
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C  # push input into a terminal: CVE-2017-5226
 
+_SOL_SOCKET, _STEERING = 1, (51, 52, 68)  # asm-generic/socket.h
+
 # name: (x86_64, aarch64); None where the architecture never had the call.
 _DENIED: dict[str, tuple[int | None, int | None]] = {
     "acct": (163, 89),
@@ -87,17 +89,25 @@ _ABSENT: dict[str, tuple[int | None, int | None]] = {
 
 
 class ArgumentRule(NamedTuple):
-    """Deny a call when ``argument & mask`` (its low 32 bits) is one of ``values``; none given: when it is not 0."""
+    """Deny a call when ``argument & mask`` (its low 32 bits) is one of ``values``; none given: when it is not 0.
+
+    ``only`` restricts that to calls with an argument (its number, its value).
+    """
 
     numbers: tuple[int, int]
     argument: int
     mask: int
     values: tuple[int, ...] = ()
+    only: tuple[int, int] | None = None
 
 
 _BY_ARGUMENT = {
     "clone with new namespaces": ArgumentRule((56, 220), 0, _NAMESPACE_FLAGS),
     "ioctl TIOCSTI, TIOCLINUX": ArgumentRule((16, 29), 1, 0xFFFFFFFF, (_TIOCSTI, _TIOCLINUX)),
+    # Whoever holds one socket of a group could choose for all of them who gets connections.
+    "setsockopt SO_ATTACH_REUSEPORT_CBPF, SO_ATTACH_REUSEPORT_EBPF, SO_DETACH_REUSEPORT_BPF": ArgumentRule(
+        (54, 208), 2, 0xFFFFFFFF, _STEERING, only=(1, _SOL_SOCKET)
+    ),
 }
 
 Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, operand
@@ -134,7 +144,11 @@ def _by_argument(rule: ArgumentRule) -> list[Instruction]:
     ]
     for value in rule.values:
         code += [(_JEQ_K, 0, 1, value), *_refuse(errno.EPERM)]
-    return [*code, *([] if rule.values else [(_JEQ_K, 1, 0, 0), *_refuse(errno.EPERM)])]
+    code += [] if rule.values else [(_JEQ_K, 1, 0, 0), *_refuse(errno.EPERM)]
+    if rule.only is None:
+        return code
+    argument, value = rule.only
+    return [(_LD_W_ABS, 0, 0, _OFFSET_ARGUMENTS + 8 * argument), (_JEQ_K, 0, len(code), value), *code]
 
 
 def instructions(machine: str) -> list[Instruction]:

@@ -88,6 +88,7 @@ def template_sequence(root: Root, host: Host) -> list[Preparation]:
     return [
         preparation.PrivatePropagation(),
         preparation.OpenRoot(root.directory, root.image, root.identity, host.mount_point),
+        *(preparation.FindDirectory(path) for path in ("dev", "proc", "sys")),
         *system,
         *(preparation.DropMounts(path) for path in ("dev", "proc", "sys/fs/cgroup", "tmp")),
         devices,
@@ -106,12 +107,13 @@ def sequence(
     to one of ours.
     """
     plan = descriptors.plan(sources, (host.init,) if spec.init else ())
-    given = {target: source for target, source in sources.items() if not (spec.output and target in (1, 2))}
-    files = tuple((target, _identity(source)) for target, source in given.items())
+    # The output file takes the place of what was given for 1 and 2.
+    files = tuple((n, _identity(source)) for n, source in sources.items() if n not in (1, 2) or not spec.output)
     mounts = _kept_mounts(spec, host, namespace) if kept else _new_mounts(spec, host, namespace, sources)
+    image = spec.root != "/" or spec.image != ""
     # Others may have put a program there: who made the image, or an earlier life.
-    strict = spec.file_system.is_image or bool(spec.volumes) or kept
-    check = [operations.CheckExecutable(spec.executable, spec.uid, strict)] if spec.init or strict else []
+    strict = image or bool(spec.volumes) or kept
+    check = [operations.CheckExecutable(spec.executable, spec.uid, strict, image)] if spec.init or strict else []
     exposed = [operations.ExposeToOomKiller()] if host.oom_score_adj else []
     limit = [operations.LimitFiles(spec.fileno_limit)]
     privileged = spec.fileno_limit > host.fileno_limit
@@ -155,15 +157,22 @@ def _new_mounts(spec: LaunchSpec, host: Host, namespace: int, sources: Mapping[i
 
     Volumes come before our own mounts, so that they cover none of these.
     """
+    if not spec.volumes and not spec.etc:
+        return [
+            operations.EnterTemplate(spec.root, spec.image, namespace),
+            *_kernel_mounts(spec, host),
+            _PTS,
+            *_REPLACEABLE,
+        ]
     replaceable = [mount for mount in _REPLACEABLE if not _is_replaced(mount.path, spec.volumes)]
     reserved = ("/proc", "/sys", "/dev/pts", *(mount.path for mount in replaceable))
     steps = volumes.steps(spec, free_numbers(spec, host, namespace, sources).start, reserved)
     return [
         *steps.before,
-        operations.EnterTemplate(spec.file_system.path, namespace),
+        operations.EnterTemplate(spec.root, spec.image, namespace),
         *steps.behind,
-        *_kernel_mounts(spec.uid, host),
-        operations.Mount("devpts", "/dev/pts", "newinstance,ptmxmode=0666,mode=0620", _TERMINALS),
+        *_kernel_mounts(spec, host),
+        _PTS,
         *replaceable,
     ]
 
@@ -179,28 +188,38 @@ def _kept_mounts(spec: LaunchSpec, host: Host, namespace: int) -> list[Operation
     A copy, so that a start that fails leaves the mounts as they were.
     """
     return [
-        operations.EnterTemplate(spec.file_system.path, namespace),
+        operations.EnterTemplate(spec.root, spec.image, namespace),
         operations.Unmount("/proc"),
         operations.Unmount("/sys/fs/cgroup"),
-        *_kernel_mounts(spec.uid, host),
+        *_kernel_mounts(spec, host),
     ]
 
 
-def _kernel_mounts(uid: int, host: Host) -> list[Operation]:
+def _kernel_mounts(spec: LaunchSpec, host: Host) -> list[Operation]:
     """Return what shows the instance's own namespaces; the cgroup is where programs look for their limits."""
-    restrict = [operations.RestrictProc(host.proc_read_only, host.proc_hidden)] if uid == 0 else []
-    return [
-        operations.Mount("proc", "/proc"),
-        *restrict,
-        operations.Mount("cgroup2", "/sys/fs/cgroup", flags=_READ_ONLY),
-    ]
+    restrict = [operations.RestrictProc(host.proc_read_only, host.proc_hidden)] if spec.uid == 0 else []
+    return [_PROC, *restrict, _CGROUP]
 
 
-_READ_ONLY = kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
-_TERMINALS = kernel.MS_NOSUID | kernel.MS_NOEXEC  # without nodev: they are devices
-_PROGRAMS = kernel.MS_NOSUID | kernel.MS_NODEV  # without noexec: language runtimes unpack code into /tmp
+_PROC = operations.Mount("proc", "/proc")
+_CGROUP = operations.Mount(
+    "cgroup2",
+    "/sys/fs/cgroup",
+    flags=kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC,
+)
+_PTS = operations.Mount(
+    "devpts",
+    "/dev/pts",
+    "newinstance,ptmxmode=0666,mode=0620",
+    kernel.MS_NOSUID | kernel.MS_NOEXEC,  # without nodev: they are devices
+)
 # What a volume on the same directory takes the place of.
 _REPLACEABLE = (
     operations.Mount("tmpfs", "/dev/shm", "mode=1777,size=64m"),
-    operations.Mount("tmpfs", "/tmp", f"mode=1777,size={TMP_SIZE}", _PROGRAMS),
+    operations.Mount(
+        "tmpfs",
+        "/tmp",
+        f"mode=1777,size={TMP_SIZE}",
+        kernel.MS_NOSUID | kernel.MS_NODEV,  # without noexec: language runtimes unpack code into /tmp
+    ),
 )

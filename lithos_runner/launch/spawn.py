@@ -169,6 +169,7 @@ def outcome(name: str, child: Child) -> SetupFailure | None:
 _IMAGE = "a root file system must have the directories dev, proc, sys and tmp"
 _DIRECTORIES = "make it executable and its directories searchable for that user"
 _FORMAT = "it is neither a binary for this machine nor a script that begins with #!"
+_INSIDE = "it and its interpreter must be in the image itself, not on a volume or behind /proc"
 _OUTSIDE = "a symbolic link leads out of the directory that the administrator named"
 _FILE = "the image must have a regular file there, in real directories"
 _OUTPUT = "it must be a regular file that no symbolic link or /proc leads to"
@@ -179,12 +180,16 @@ _HINTS = {
     ("CheckExecutable", errno.ELIBBAD): "the interpreter in its first line does not exist inside the instance",
     ("CheckExecutable", errno.ELOOP): "neither it nor an interpreter may be reached through /proc or in a circle",
     ("CheckExecutable", errno.ENOEXEC): _FORMAT,
+    ("CheckExecutable", errno.EXDEV): _INSIDE,
     ("Execute", errno.ENOENT): "it, its interpreter or (for `init: true`) a C library is missing inside the instance",
     ("Execute", errno.EACCES): _DIRECTORIES,
     ("Execute", errno.ENOEXEC): _FORMAT,
     ("OpenRoot", errno.EXDEV): _OUTSIDE,
     ("OpenRoot", errno.ELOOP): _OUTSIDE,
     ("OpenRoot", errno.ESTALE): "another directory has taken its place since it was checked: reload the configuration",
+    ("FindDirectory", errno.ENOENT): _IMAGE,
+    ("FindDirectory", errno.ENOTDIR): _IMAGE,
+    ("FindDirectory", errno.ELOOP): "it must not be a symbolic link",
     ("BindHost", errno.ENOENT): _IMAGE,
     ("DropMounts", errno.ENOENT): _IMAGE,
     ("HideRun", errno.ENOENT): "a root file system must have the directory run",

@@ -74,7 +74,7 @@ class TakeDirectory(NamedTuple):
     number: int
 
     def describe(self) -> str:
-        path = os.path.join(self.volume.base, self.volume.below).rstrip("/")
+        path = os.path.normpath(os.path.join(self.volume.base, self.volume.below))
         return f"open {path} for the volume {self.volume.target}"
 
     def calls(self) -> list[Call]:

@@ -57,14 +57,18 @@ def root() -> str:
     return os.environ.get("LITHOS_RUNTIME_DIR", DEFAULT_ROOT)
 
 
-def claim(runtime: str) -> int:
+def claim(runtime: str, held: int | None = None) -> int:
     """Make `runtime` this process's own and return the descriptor that holds it until it is closed.
+
+    `held` is such a descriptor that the process had before it replaced its program.
 
     The descriptor is close-on-exec: an instance that inherited it would keep a dead supervisor "alive".
     What a killed predecessor said of itself is removed, its instances' files stay, for adoption.
     Raises `AlreadyRunning` when a living supervisor has it.
     """
     path = os.path.join(runtime, _LOCK)
+    if held is not None and os.path.samestat(os.fstat(held), os.stat(path)):
+        return held
     patience = time.monotonic() + _SETTING_UP
     while True:
         os.makedirs(runtime, 0o755, exist_ok=True)

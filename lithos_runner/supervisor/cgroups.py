@@ -6,6 +6,7 @@ read back before anything runs in it.
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 from collections.abc import Collection, Iterable, Mapping
@@ -120,18 +121,29 @@ class Tree:
 
         Raises cgroup.CgroupError, and leaves nothing behind, when it or one of its limits cannot be had.
         """
-        parent = self._sandboxes[sandbox]
         try:
-            group = parent.create(instance)
-        except FileExistsError:
-            _clear(parent, instance)
-            group = parent.create(instance)
+            group = self._create(sandbox, instance)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENODEV):
+                raise
+            # Another supervisor of the same sandbox has removed the group when it was empty.
+            self._sandboxes.pop(sandbox).close()
+            self.prepare(sandbox, self._limits[sandbox])
+            group = self._create(sandbox, instance)
         try:
             group.apply(self._enforced(limits))
         except BaseException:
             group.remove()
             raise
         return group
+
+    def _create(self, sandbox: str, instance: str) -> cgroup.Group:
+        parent = self._sandboxes[sandbox]
+        try:
+            return parent.create(instance)
+        except FileExistsError:
+            _clear(parent, instance)
+            return parent.create(instance)
 
     def _enforced(self, limits: Mapping[str, str]) -> dict[str, str]:
         # With ENFORCE nothing is left out, whoever forgot `check`: what cannot be written is an error.

@@ -53,11 +53,6 @@ class Port(NamedTuple):
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'udp ' if self.kind == 'udp' else ''}{host}:{self.port}"
 
-    @property
-    def fixed(self) -> Port:
-        """The port without what a living socket can change: a difference here takes new instances."""
-        return self._replace(backlog=0, reuse_addr=False, non_block=False, mode=0, user=0, group=0)
-
 
 class Group(NamedTuple):
     """One process entry: ``instances`` equal instances of one program.

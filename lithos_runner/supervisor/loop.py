@@ -81,6 +81,8 @@ class Signals:
         self._before = {number: signal.signal(number, _noted) for number in numbers if number != hup}
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         loop.watch(self._reader, READABLE, self._arrived)
+        # A supervisor that has replaced itself by a newer program comes with all of them blocked.
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
     def _arrived(self, _events: int) -> None:
         for number in os.read(self._reader, 256):

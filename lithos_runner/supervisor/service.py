@@ -15,8 +15,9 @@ from ..plan import rollout
 from ..plan.instance import Event, State
 from ..plan.rollout import Goal, Kind, Slot
 from .adoption import Survivor, take_descriptor
-from .desired import Group, group_of, plain_group
-from .messages import ERROR, say
+from .desired import Group, Port, group_of, plain_group
+from .listeners import ListenFailed
+from .messages import ERROR, WARN, say
 from .supervised import Means, Supervised
 
 
@@ -56,12 +57,21 @@ class Service:
         group = known.get(record["version"], self.wanted)
         for port in group.ports:
             descriptor = take_descriptor(survivor, port.fd)
-            if descriptor is not None:
-                self._means.listeners.adopt(port, record["name"], descriptor)
+            if descriptor is None or not self._take_back(port, record["name"], descriptor):
+                say(
+                    f"{record['name']}: its socket at {port.address} cannot be taken over; it keeps it for itself", WARN
+                )
         index = record["index"]
         self.instances[index] = Supervised(
             group, index, record["generation"], self._means, self._instance_changed, survivor
         )
+
+    def _take_back(self, port: Port, slot: str, descriptor: int) -> bool:
+        try:
+            return self._means.listeners.adopt(port, slot, descriptor)
+        except ListenFailed as error:
+            say(f"{slot}: {error}", WARN)
+            return False
 
     def _remember(self) -> None:
         """Write down what a successor has to know."""
@@ -101,7 +111,7 @@ class Service:
             self._aim(group)
         elif self.goal.spec == group.spec:
             self.goal = group
-        else:
+        elif group.instances != before.instances:
             self.goal = self.goal._replace(instances=group.instances)
         for instance in self.instances.values():
             if instance.version == group.spec:
@@ -109,11 +119,16 @@ class Service:
         self._remember()
         self._soon()
 
+    def reject(self, group: Group, reason: str) -> None:
+        """Do not even try what the configuration says now, as it cannot end well; go on as before."""
+        self.wanted, self.reason = group, reason
+        self.generation += 1
+        say(f"{self.name}: not rolled out: {reason}", ERROR)
+        self._remember()
+
     def retry(self) -> None:
-        """Try a version again that was rolled back."""
-        if self.goal.spec != self.wanted.spec:
-            self._aim(self.wanted)
-            self._soon()
+        """Take a version that was rolled back or rejected for a new one when the configuration is read again."""
+        self.wanted = self.goal
 
     def restart(self, indices: Collection[int]) -> None:
         """Replace instances by new ones of the same configuration, as in a roll-out."""

@@ -6,6 +6,7 @@ import errno
 import os
 import resource
 import signal
+import sys
 import time
 from collections.abc import Callable, Collection
 from contextlib import ExitStack, suppress
@@ -16,8 +17,9 @@ import cgroup
 
 from ..launch.launcher import Launcher
 from ..plan.instance import State
+from ..plan.room import Demand, shortage
 from ..status import names, store
-from . import loader
+from . import loader, upgrade
 from .adoption import survivors
 from .cgroups import ENFORCE, OFF, SLICE, Tree
 from .control import Control
@@ -80,19 +82,22 @@ class Supervisor:
         self._host = host
         self._options = options
         self._notify = take_address()
+        self._handover = upgrade.take()
         self._started = time.time()
         self._stopping = False
         self._services: dict[str, Service] = {}
         self._sandboxes: set[str] = set()
         self._faults: list[str] = []
+        self._said: set[str] = set()  # what of the present configuration cannot be had on living sockets
         self._given_up: set[str] = set()  # instances, with ``once``
         self._reader: loader.Reader | None = None
+        self._trial: int | None = None  # pidfd of the child that tries out a newer program
         self._loads = 0  # configurations taken in so far
         self._asked = 0  # those that somebody has asked for
         self._loop = Loop()
         stack.callback(self._loop.close)
         # First, and so the last to go: a signal must not end us between two steps that belong together.
-        signals = Signals(self._loop, [*_END, *_RELOAD], self._signalled)
+        signals = Signals(self._loop, [*_END, *_RELOAD, signal.SIGUSR2], self._signalled)
         stack.callback(signals.close)
         limits = options.limits or (ENFORCE if host.cgroup_name else OFF)
         self._tree = Tree(limits, host.cgroup_name or SLICE, host.controllers)
@@ -101,8 +106,8 @@ class Supervisor:
         self._build(stack)
 
     def _claim(self, stack: ExitStack) -> None:
-        lock = store.claim(self._host.runtime)
-        stack.callback(os.close, lock)
+        self._lock = store.claim(self._host.runtime, self._handover.lock)
+        stack.callback(os.close, self._lock)
         self._state = store.StateDirectory.create(self._host.runtime)
         stack.callback(self._state.remove)
 
@@ -178,6 +183,8 @@ class Supervisor:
 
     def _adopt(self) -> None:
         """Take over what an earlier supervisor has left alive, with its sockets and where its roll-outs stood."""
+        for held in self._handover.sockets:
+            self._listeners.adopt(held.port, held.slot, held.descriptor)
         for record in store.read_services(self._host.runtime):
             with suppress(KeyError, TypeError):  # not ours, or of a version that wrote other records
                 service = Service.restore(record, self._means, self._service_changed)
@@ -214,7 +221,49 @@ class Supervisor:
         for service in self._services.values():
             service.stop(again=again)
 
+    def upgrade(self) -> None:
+        """Go on as the program that is installed now, if that can be loaded."""
+        if self._stopping or self._trial is not None:
+            return
+        try:
+            self._trial = os.pidfd_open(upgrade.try_out())
+        except OSError as error:
+            say(f"cannot try out the installed program: {error.strerror}; going on as before", ERROR)
+            return
+        self._loop.watch(self._trial, READABLE, self._tried_out)
+
+    def _tried_out(self, _events: int) -> None:
+        trial = self._trial
+        if trial is None:
+            return
+        result = os.waitid(os.P_PIDFD, trial, os.WEXITED)
+        self._loop.forget(trial)
+        os.close(trial)
+        self._trial = None
+        if result is None or result.si_status != 0:
+            say("the installed program cannot be loaded, see above; going on as before", ERROR)
+        elif not self._stopping:
+            self._replace()
+
+    def _replace(self) -> None:
+        """Hand everything over; instances stay children of this process, so their exits are not missed."""
+        if self._reader is not None:
+            self._stop_reading(self._reader)
+            self._reader.close()
+            self._reader = None
+        say("going on as the program that is installed now")
+        notify(self._notify, f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        sockets = tuple(upgrade.Held(*held) for held in self._listeners.held())
+        try:
+            upgrade.replace(upgrade.Handover(self._lock, sockets), self._notify)
+        except OSError as error:
+            say(f"cannot execute {sys.executable}: {error.strerror}; going on as before", ERROR)
+            notify(self._notify, "READY=1")
+
     def _signalled(self, number: int) -> None:
+        if number == signal.SIGUSR2:
+            self.upgrade()
+            return
         if number in _RELOAD and not self._options.once:
             self.reload()
             return
@@ -269,6 +318,7 @@ class Supervisor:
     def _take_in(self, desired: Desired) -> None:
         """Go from what runs to what is configured now."""
         self._loads += 1
+        self._said.clear()
         if desired.host is not None:
             log_to(desired.host.logs)
         desired = self._with_sandboxes(desired)
@@ -279,10 +329,13 @@ class Supervisor:
             say(remark, WARN)
         self._retire({group.name for group in desired.groups}, desired)
         for group in desired.groups:
-            if group.name in self._services:
-                self._services[group.name].desire(group)
-            else:
+            service = self._services.get(group.name)
+            if service is None:
                 self._add(group)
+            elif reason := self._shortage(service, group, desired):
+                service.reject(group, reason)
+            else:
+                service.desire(group)
         self._tidy()
         self._write_supervisor()
 
@@ -306,6 +359,15 @@ class Supervisor:
         for name, service in self._services.items():
             if name not in wanted and not desired.is_broken(service.wanted):
                 service.retire()
+
+    def _shortage(self, service: Service, group: Group, desired: Desired) -> str:
+        """Say why there is too little memory to go from what the service runs to ``group``; "" if there is not."""
+        if group.spec == service.wanted.spec:
+            return ""
+        limit = desired.sandboxes[group.sandbox].get("memory.max")
+        others = [each for each in desired.groups if each.sandbox == group.sandbox and each.name != group.name]
+        demands = [_demand(each) for each in others]
+        return shortage(int(limit) if limit else None, _demand(service.goal), _demand(group), demands)
 
     def _add(self, group: Group) -> None:
         self._sweep(group)
@@ -334,7 +396,10 @@ class Supervisor:
             if service.ended and not service.instances and not self._stopping:
                 self._services.pop(name).close()
         groups = [group for service in self._services.values() for group in service.groups()]
-        self._listeners.keep(port for group in groups for port in group.ports)
+        for sentence in self._listeners.keep(port for group in groups for port in group.ports):
+            if sentence not in self._said:
+                self._said.add(sentence)
+                say(sentence, WARN)
         self._means.launcher.keep(group.launch for group in groups)
         used = {group.sandbox for group in groups}
         for sandbox in self._sandboxes - used - (self._sandboxes if self._stopping else set()):
@@ -404,6 +469,10 @@ class Supervisor:
                 service.retry()
         return {"loads": self.reload()}
 
+    def _upgrade(self, _request: dict[str, Any]) -> dict[str, Any]:
+        self.upgrade()
+        return {"pid": os.getpid(), "started": self._started}
+
     def _restart(self, request: dict[str, Any]) -> dict[str, Any]:
         name = request.get("name")
         for service in self._services.values():
@@ -428,16 +497,22 @@ class _Wrong(Exception):
 
 
 _END = (signal.SIGTERM, signal.SIGINT)
-# Any of these makes lithos read its files again.
-_RELOAD = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+# Any of these makes lithos read its files again; so does SIGUSR2, where we do more.
+_RELOAD = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
 _ANSWERS: dict[str, Callable[[Supervisor, dict[str, Any]], dict[str, Any]]] = {
     "status": Supervisor._status,
     "groups": Supervisor._groups,
     "reload": Supervisor._reload,
     "restart": Supervisor._restart,
+    "upgrade": Supervisor._upgrade,
     "scale": Supervisor._scale,
     "stop": Supervisor._stop,
 }
+
+
+def _demand(group: Group) -> Demand:
+    memory = group.limits.get("memory.max", "max")
+    return Demand(group.instances, group.upgrade.max_surge, None if memory == "max" else int(memory))
 
 
 def _remove_directory(path: str) -> None:

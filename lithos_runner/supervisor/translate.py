@@ -97,7 +97,9 @@ def service_group(service: Service, devfs: str) -> Group:
 def _group(container: Container, about: _About) -> Group:
     opened = ports(container, about.unix_paths)
     readiness = _readiness(container)
-    alive = readiness.kind == ALIVE or (readiness.kind == AUTO and not opened)
+    # Datagrams are not accepted: there is nothing to see an application wait for.
+    seen = any(port.kind != "udp" for port in opened)
+    alive = readiness.kind == ALIVE or (readiness.kind == AUTO and not seen)
     policy = Policy(
         restart_timeout=container.restart_timeout,
         kill_timeout=container.kill_timeout,

@@ -455,9 +455,6 @@ def test_numbers_that_yaml_and_people_read_differently(faults: Faults, key: str,
 # One value of every key that `lithos run` refuses so far, and what comes of it in a container.
 BY_RUN = {
     "kind": ("CommandOrDaemon", "CommandOrDaemon"),
-    "drain-timeout": ("5", 5.0),
-    "readiness": ("!Http {path: /up, port: 80}", Http(path="/up", port=80)),
-    "readiness-timeout": ("1.5", 1.5),
     "unix-sockets": ("{/run//a/: {fd: 5, mode: 0o600}}", {"/run/a": UnixSocket(fd=5, mode=0o600)}),
     "volumes": ("{/tmp: !Tmpfs }", {"/tmp": Tmpfs()}),
     "interactive": ("yes", True),
@@ -477,6 +474,9 @@ def test_what_run_cannot_do_is_checked_and_refused_by_it(load: Load, faults: Fau
 
 
 WITHOUT_A_MASTER_FILE = {
+    "drain-timeout": ("5", 5.0),
+    "readiness": ("!Http {path: /up, port: 80}", Http(path="/up", port=80)),
+    "readiness-timeout": ("1.5", 1.5),
     "resolv-conf": ("{copy-from-host: no}", ResolvConf(copy_from_host=False)),
     "hosts-file": ("{public-hostname: yes, mount: no}", HostsFile(public_hostname=True, mount=False)),
     "restart-process-only": ("yes", True),

@@ -127,9 +127,9 @@ def test_a_limit_below_the_supervisors_own_descriptors(stage: Stage, init: bool)
 
 # Which directory is missing, and what then cannot be done.
 DIRECTORIES = {
-    "sys": "bind the host's /sys read-only on sys",
-    "dev": "detach what the host has mounted on dev",
-    "proc": "detach what the host has mounted on proc",
+    "sys": "find the directory sys",
+    "dev": "find the directory dev",
+    "proc": "find the directory proc",
     "tmp": "detach what the host has mounted on tmp",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,6 +107,27 @@ def test_a_program_that_an_earlier_life_has_left(stage: Stage, init: bool) -> No
     os.close(namespace)
     assert ended.failure
     assert "cannot execute /tmp/program" in ended.failure.sentence
+
+
+@pytest.mark.parametrize("program", ["/data/program", "/link", "/script"])
+def test_a_program_of_an_image_is_not_on_a_volume(stage: Stage, image: Path, program: str) -> None:
+    """Whoever can write there could exchange it between its check and execve(2), for a link to /proc/self/exe."""
+    (image / "data").mkdir()
+    (image / "link").symlink_to("/data/program")
+    (image / "script").write_text("#!/data/program\n")
+    (image / "script").chmod(0o755)
+    spec = SHELL._replace(root=str(image), volumes=(Volume("/data", "tmpfs"),))
+    script = "cat /bin/cat > /data/program; chmod 755 /data/program; /data/program /etc/none"
+    with stage.living(script, root=spec.root, volumes=spec.volumes) as running:
+        namespace = spawn.mount_namespace(running.child)
+    assert "/etc/none: No such file" in running.end().stderr, "it can be executed, by anything but us"
+    ended = stage.run(spec._replace(executable=program, init=False), earlier=namespace)
+    os.close(namespace)
+    assert ended.failure
+    assert ended.failure.sentence == (
+        f"test/app.0: cannot execute {program} as user 65534: {os.strerror(errno.EXDEV)}; "
+        "it and its interpreter must be in the image itself, not on a volume or behind /proc"
+    )
 
 
 def test_the_mounts_of_one_that_has_ended_are_gone(stage: Stage) -> None:

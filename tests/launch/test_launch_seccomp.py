@@ -124,6 +124,20 @@ def test_ioctl_pushes_nothing_into_a_terminal(machine: str, upper: int, request:
 
 
 @pytest.mark.parametrize("machine", MACHINES)
+@unhurried
+@given(
+    upper=st.integers(0, 2**32 - 1),
+    level=st.sampled_from([0, 1, 6, 41]),  # SOL_IP, SOL_SOCKET, SOL_TCP, SOL_IPV6
+    option=st.one_of(st.sampled_from([51, 52, 68]), st.integers(0, 2**32 - 1)),
+)
+def test_setsockopt_steers_no_connections(machine: str, upper: int, level: int, option: int) -> None:
+    """SOL_IPV6 uses the same numbers for options that servers need."""
+    expected = EPERM if level == 1 and option in (51, 52, 68) else seccomp.SECCOMP_RET_ALLOW
+    arguments = (3, upper << 32 | level, upper << 32 | option, 0, 0, 0)
+    assert answer(machine, rule("setsockopt", machine), arguments) == expected
+
+
+@pytest.mark.parametrize("machine", MACHINES)
 def test_jumps_are_short_and_stay_inside(machine: str) -> None:
     code = seccomp.instructions(machine)
     assert len(code) < 4096  # BPF_MAXINSNS
@@ -150,6 +164,7 @@ def test_numbers_are_those_of_the_kernel_headers(machine: str) -> None:
     column = MACHINES.index(machine)
     rows = {name: row[column] for name, row in chain(seccomp._DENIED.items(), seccomp._ABSENT.items())}
     rows |= {"clone": rule("clone", machine), "ioctl": rule("ioctl", machine)}
+    rows["setsockopt"] = rule("setsockopt", machine)
     newer = {name for name in rows if name not in found and rows[name] is not None}
     assert newer <= NEWER, "a name that the headers do not have"
     assert {name: rows[name] for name in rows if name in found} == {name: found[name] for name in rows if name in found}
@@ -183,13 +198,21 @@ def test_an_instance_is_refused_every_listed_call(stage: Stage, python: str) -> 
 
 # Needs no privilege: without the filter each of these would succeed or fail with another error.
 UNPRIVILEGED = """
-import ctypes, errno, fcntl, os, termios
+import ctypes, errno, fcntl, os, socket, termios
 libc = ctypes.CDLL(None, use_errno=True)
 def refused(result):
     return result == -1 and ctypes.get_errno() == errno.EPERM
 assert refused(libc.unshare(0x10000000)), "user namespace"
 assert refused(libc.syscall(CLONE, 0x10000000 | 17, 0, 0, 0, 0)), "clone into a user namespace"
 assert refused(libc.ioctl(0, ctypes.c_ulong(0xABCD00005412), b"x")), "TIOCSTI with garbage above"
+listener = socket.create_server(("127.0.0.1", 0), reuse_port=True)
+try:
+    listener.setsockopt(socket.SOL_SOCKET, 68, 1)
+except PermissionError:
+    pass
+else:
+    raise AssertionError("SO_DETACH_REUSEPORT_BPF")
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 assert not refused(libc.ioctl(0, termios.FIONREAD, ctypes.byref(ctypes.c_int()))), "another ioctl"
 """
 

@@ -34,6 +34,7 @@ from lithos_runner.launch.operations import (
 from lithos_runner.launch.preparation import (
     BindHost,
     DropMounts,
+    FindDirectory,
     HideRun,
     MountDev,
     OpenRoot,
@@ -123,7 +124,7 @@ def test_only_user_0_needs_a_restricted_proc(sources: dict[int, int]) -> None:
 def test_with_the_init_signals_stay_blocked_and_the_program_is_checked(sources: dict[int, int]) -> None:
     steps = sequence.sequence(SPEC, HOST, TEMPLATE, sources)
     assert ResetSignals((13, 25), unblock=False) in steps
-    assert CheckExecutable("/bin/app", 65534, strict=False) in steps
+    assert CheckExecutable("/bin/app", 65534, strict=False, image=False) in steps
 
 
 def test_without_the_init_signals_are_unblocked_and_execve_tells(sources: dict[int, int]) -> None:
@@ -133,6 +134,7 @@ def test_without_the_init_signals_are_unblocked_and_execve_tells(sources: dict[i
 
 
 # What instances mount themselves: the kernel refuses a second cgroup2, and covered mounts would be copied each time.
+FOUND = [FindDirectory(path) for path in ("dev", "proc", "sys")]
 DROPPED = [DropMounts(path) for path in ("dev", "proc", "sys/fs/cgroup", "tmp")]
 
 
@@ -141,6 +143,7 @@ def test_the_hosts_root_is_prepared() -> None:
     assert steps == [
         PrivatePropagation(),
         OpenRoot("/", "", None, "/mnt"),
+        *FOUND,
         *DROPPED,
         MountDev(),
         HideRun("run/systemd/resolve/stub-resolv.conf"),
@@ -153,6 +156,7 @@ def test_an_image_gets_sys_and_keeps_its_run() -> None:
     assert steps == [
         PrivatePropagation(),
         OpenRoot("/srv", "image", (1, 2), "/mnt"),
+        *FOUND,
         BindHost("/sys", "sys"),
         *DROPPED,
         MountDev(),
@@ -285,7 +289,8 @@ def test_programs_that_others_may_have_put_there_are_checked(
     spec: LaunchSpec, kept: bool, init: bool, sources: dict[int, int]
 ) -> None:
     steps = sequence.sequence(spec._replace(init=init), HOST, TEMPLATE, sources, kept=kept)
-    assert CheckExecutable("/bin/app", 65534, strict=True) in steps
+    image = spec.file_system.is_image
+    assert CheckExecutable("/bin/app", 65534, strict=True, image=image) in steps
 
 
 def test_the_output_file_is_opened_by_the_user_and_needs_no_declared_streams(sources: dict[int, int]) -> None:

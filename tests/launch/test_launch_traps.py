@@ -10,6 +10,7 @@ import pytest
 from launch_stage import Privately, Stage, mounts
 
 from lithos_runner.launch import kernel, trees
+from lithos_runner.launch.launcher import RootUnusable
 from lithos_runner.launch.spec import LaunchSpec, Volume
 
 OUTSIDE = "a symbolic link leads out of the directory that the administrator named"
@@ -102,6 +103,19 @@ def test_a_mount_point_behind_a_magic_link(privately: Privately, rooted: Path, h
         assert ended.failure.errno == errno.ELOOP
 
     privately(look)
+
+
+@pytest.mark.parametrize("name", ["dev", "proc", "sys"])
+def test_an_image_whose_own_mount_point_leads_to_a_volume(stage: Stage, rooted: Path, host: Path, name: str) -> None:
+    """CVE-2019-19921: another instance changes the link there, and what should be restricted in /proc is elsewhere."""
+    (host / name).mkdir()
+    (rooted / name).rmdir()
+    (rooted / name).symlink_to(f"/data/{name}")
+    with pytest.raises(RootUnusable) as caught:
+        stage.shell("echo it ran", root=str(rooted), uid=0, volumes=(volume(host, writable=True),))
+    assert str(caught.value) == (
+        f"root {rooted}: cannot find the directory {name}: {os.strerror(errno.ELOOP)}; it must not be a symbolic link"
+    )
 
 
 def test_volumes_cover_nothing_of_the_kernel(stage: Stage, image: Path) -> None:

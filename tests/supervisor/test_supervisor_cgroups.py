@@ -49,3 +49,10 @@ def test_who_was_left_behind_makes_room(prepared: Callable[[str], Tree]) -> None
     left = tree.create(SANDBOX, "hello.0", {})
     tree.create(SANDBOX, "hello.0", {}).remove()
     left.close()
+
+
+def test_a_sandbox_that_another_supervisor_has_removed_is_made_again(prepared: Callable[[str], Tree]) -> None:
+    ours, theirs = prepared(AVAILABLE), prepared(AVAILABLE)
+    theirs.discard(SANDBOX)
+    assert not os.path.exists(ours.hierarchy.path(ours.path(SANDBOX, "")))
+    ours.create(SANDBOX, "hello.0", {}).remove()

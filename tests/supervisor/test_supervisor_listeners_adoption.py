@@ -28,14 +28,19 @@ Killed = "Callable[[list[Port], list[str], list[str]], dict[str, int]]"
 
 def _instance(descriptors: dict[int, int]) -> int:
     """Start a process that has nothing but its sockets, at the numbers that it was promised, and 0 to 2."""
+    arranged, done = os.pipe()
     pid = os.fork()
     if pid:
+        os.close(done)
+        assert os.read(arranged, 1) == b"."
+        os.close(arranged)
         return pid
-    for target, ours in descriptors.items():
+    for target, ours in {**descriptors, 99: done}.items():
         os.dup2(ours, 100 + target)
     os.closerange(3, 100)
     for target in descriptors:
         os.dup2(100 + target, target)
+    os.write(199, b".")
     os.closerange(100, 200)
     signal.pause()
     os._exit(0)
@@ -229,7 +234,7 @@ def test_another_socket_than_the_ports_is_refused(opened: Opened, options: dict[
 
 
 def test_a_socket_that_is_not_listening_is_no_udp_port(opened: Opened) -> None:
-    port = datagrams(free_port(kind=socket.SOCK_DGRAM))
+    port = datagrams(free_port())
     assert refused(opened, port, made(port))
     assert opened.listeners.adopt(port, SLOTS[0], made(port, type=socket.SOCK_DGRAM))
 

@@ -73,7 +73,7 @@ def test_an_unknown_command_is_answered(real_host: RealHost) -> None:
     running = real_host.start(real_host.container(executable="/bin/sleep", arguments=["1000"]))
     running.until_started()
     assert running.ask("dance") == {
-        "error": "unknown command 'dance': there are status, groups, reload, restart, scale, stop"
+        "error": "unknown command 'dance': there are status, groups, reload, restart, upgrade, scale, stop"
     }
     running.stop()
 

@@ -138,6 +138,10 @@ class Listeners:
         self._opened[port.identity] = slots
         return slots.adopt(slot, survivor)
 
+    def held(self) -> list[tuple[Port, str, int]]:
+        """Return every open socket with its port and its slot, "" where there is none; `adopt` takes them back."""
+        return [(opened.port, slot, fd) for opened in self._opened.values() for slot, fd in opened.held()]
+
     def close(self) -> None:
         """Close all."""
         for opened in self._opened.values():

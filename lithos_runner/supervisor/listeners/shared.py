@@ -53,6 +53,10 @@ class Shared:
         opened.close()
         return ours
 
+    def held(self) -> list[tuple[str, int]]:
+        """Return the socket, which is no slot's."""
+        return [("", self._endpoint.socket.fileno())]
+
     def close(self) -> None:
         """Close it."""
         self._endpoint.close()

@@ -202,6 +202,10 @@ class Slots:
         opened.close()
         return ours
 
+    def held(self) -> list[tuple[str, int]]:
+        """Return the slots' sockets."""
+        return [(slot, member.socket.fileno()) for slot, member in self._members.items()]
+
     def close(self) -> None:
         """Close them all."""
         for member in self._members.values():
