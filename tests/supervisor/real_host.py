@@ -298,7 +298,9 @@ def listening(port: int) -> bool:
 def queued(port: int) -> int:
     """How many connections wait for somebody to accept them; `rx_queue` of a listening socket in proc_pid_net(5)."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
-    return sum(int(row[4].partition(":")[2], 16) for row in rows if row[1].endswith(f":{port:04X}") and row[3] == _LISTEN)
+    return sum(
+        int(row[4].partition(":")[2], 16) for row in rows if row[1].endswith(f":{port:04X}") and row[3] == _LISTEN
+    )
 
 
 @pytest.fixture
@@ -307,6 +309,7 @@ def real_host() -> Iterator[RealHost]:
     host = RealHost()
     try:
         yield host
-        assert host.remains() == []
+        remains = host.remains()
+        assert not remains, remains
     finally:
         host.close()

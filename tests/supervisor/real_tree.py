@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 USER = 65534
 SLEEP = "/usr/bin/sleep"
-_MOUNT_POINTS = ("dev", "etc", "proc", "run", "sys", "tmp", "state")
+_MOUNT_POINTS = ("dev", "etc", "proc", "run", "sys", "tmp", "state", "config")
 _LISTED = """
 import encodings.ascii, encodings.latin_1, json, resource, select, signal, socket, sys, time
 print(*sorted(path for each in sys.modules.values() if (path := getattr(each, "__file__", None))))
@@ -67,7 +67,9 @@ def programs() -> tuple[str, ...]:
     linked = [PYTHON, SLEEP, *(path for path in modules.split() if path.endswith(".so"))]
     # NAME => PATH (ADDRESS), and the loader's own line without the arrow; see ldd(1)
     libraries = subprocess.run(["ldd", *linked], capture_output=True, text=True, check=True).stdout.split()
-    return tuple({PYTHON, SLEEP, *modules.split(), *(word for word in libraries if word.startswith("/") and word[-1] != ":")})
+    return tuple(
+        {PYTHON, SLEEP, *modules.split(), *(word for word in libraries if word.startswith("/") and word[-1] != ":")}
+    )
 
 
 def yaml_of(document: object) -> str:
@@ -189,7 +191,7 @@ class RealTree(RealHost):
             **dashed(keys),
         }
         # Text, not YAML: a program may begin with anything.
-        return self.file(f"images/{version}/app.yaml", self._container(container))
+        return self.file(f"images/{version}/config/app.yaml", self._container(container))
 
     def sleeper(self, version: str, **keys: Any) -> Path:
         """Make an image that sleeps, or write its container file anew."""
@@ -215,7 +217,7 @@ class RealTree(RealHost):
 
     def entry(self, image: str, instances: int = 1, **keys: Any) -> dict[str, Any]:
         """An entry of a process file."""
-        return {"image": image, "config": "/app.yaml", "instances": instances} | dashed(keys)
+        return {"image": image, "config": "/config/app.yaml", "instances": instances} | dashed(keys)
 
     def processes(self, sandbox: str, entries: dict[str, dict[str, Any]], file: str | None = None) -> Path:
         """Write a process file, in its place or elsewhere; an entry a line, as people do."""
@@ -306,6 +308,7 @@ def real_tree() -> Iterator[RealTree]:
     host = RealTree()
     try:
         yield host
-        assert host.remains() == []
+        remains = host.remains()
+        assert not remains, remains
     finally:
         host.close()

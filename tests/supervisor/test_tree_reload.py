@@ -12,7 +12,7 @@ from real_tree import SERVER, Load
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from real_tree import RealTree, RunningTree
+    from real_tree import RealTree
 
 RELOADS = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
 
