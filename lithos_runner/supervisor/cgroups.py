@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 
 import cgroup
 
+from ..launch import kernel
 from ..status import processes
 
 SLICE = "lithos.slice"
@@ -27,6 +29,7 @@ _NO_LIMIT = {"cpu.max": "max 100000"}  # every other file takes "max" alone
 _MEASURED = ("cpu", "io", "memory", "pids")
 _COMMAND = "cmd"
 _ATTEMPTS = 10  # to go down a path from which others that end remove their groups
+_MOST_KILLS = 64
 
 
 class Tree:
@@ -48,6 +51,7 @@ class Tree:
         self._controllers = frozenset(controllers)
         self._sandboxes: dict[str, cgroup.Group] = {}
         self._limits: dict[str, dict[str, str]] = {}
+        self._kills: int | None = None  # that a group needs so that our clones live in it
 
     @property
     def parent(self) -> str:
@@ -172,6 +176,7 @@ class Tree:
         """
         group = self._make(sandbox, instance)
         try:
+            self._let_clones_live(group)
             group.apply(self._enforced(limits))
         except BaseException:
             group.remove()
@@ -188,6 +193,19 @@ class Tree:
             except FileNotFoundError:  # somebody else who used the sandbox has ended, and removed its group
                 self.prepare(sandbox, self._limits[sandbox])
         return self._sandboxes[sandbox].create(instance)
+
+    def _let_clones_live(self, group: cgroup.Group) -> None:
+        """Make a new and empty group one that our clones live in.
+
+        Since 6.14 Linux kills at once what clone3(2) puts into a group that was killed (cgroup.kill) more or less
+        often than that of its parent: cgroup_css_set_fork() compares the counts before it knows the new group. And
+        an init may have killed ours before it started us there.
+        """
+        if self._kills is None:
+            self._kills = _kills_until_a_clone_lives(group)
+            return
+        for _ in range(self._kills):
+            group.kill()
 
     def _enforced(self, limits: Mapping[str, str]) -> dict[str, str]:
         # With ENFORCE nothing is left out, whoever forgot `check`: what cannot be written is an error.
@@ -239,6 +257,25 @@ def _let_go(group: cgroup.Group) -> None:
     # EBUSY and ENOTEMPTY: another supervisor, or a command, is.
     with suppress(OSError):
         os.rmdir(group.path)
+
+
+def _kills_until_a_clone_lives(group: cgroup.Group) -> int:
+    for kills in range(_MOST_KILLS):
+        if _clone_lives(group):
+            return kills
+        group.kill()
+    return 0  # it is not that what kills them
+
+
+def _clone_lives(group: cgroup.Group) -> bool:
+    pid, pidfd = kernel.clone3(0, group.fd)
+    if pid == 0:
+        os._exit(0)
+    try:
+        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+    finally:
+        os.close(pidfd)
+    return result is not None and result.si_status != signal.SIGKILL
 
 
 def _clear(parent: cgroup.Group, name: str) -> None:

@@ -113,6 +113,8 @@ class Service:
         before, self.wanted = self.wanted, group
         self._retired = False
         if group.spec != before.spec:
+            if self.stable is None and self._serves_everywhere():
+                self.stable = self.goal  # it had no time to prove itself, but a version that fails must not replace it
             self._aim(group)
         elif self.goal.spec == group.spec:
             self.goal = group
@@ -130,6 +132,13 @@ class Service:
         self.generation += 1
         say(f"{self.name}: not rolled out: {reason}", ERROR)
         self._remember()
+
+    def _serves_everywhere(self) -> bool:
+        """Whether the goal's version is ready in every place, proven or not."""
+        places = [self.instances.get(index) for index in range(self.goal.instances)]
+        return bool(places) and all(
+            one and one.version == self.goal.spec and one.machine.state is State.READY for one in places
+        )
 
     def retry(self) -> None:
         """Take a version that was rolled back or rejected for a new one when the configuration is read again."""

@@ -328,6 +328,7 @@ class Supervised:
         self._remove_cgroup()
         for stream in self._streams:
             stream.drain()
+        self._means.listeners.hand_over(self.group.ports, self.name)
         if self._unusable:
             self.on(Event.UNUSABLE)
             return
