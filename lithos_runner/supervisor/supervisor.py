@@ -102,6 +102,7 @@ class Supervisor:
         self._stopping = False
         self._services: dict[str, Service] = {}
         self._faults: list[str] = []
+        self._broken: frozenset[str] = frozenset()  # what they concern
         self._said: set[str] = set()  # what of the present configuration cannot be had on living sockets
         self._given_up: set[str] = set()  # instances, with ``once``
         self._reader: loader.Reader | None = None
@@ -318,7 +319,7 @@ class Supervisor:
         if desired.host is not None:
             log_to(desired.host.logs)
         desired = self._with_sandboxes(desired)
-        self._faults = desired.faults
+        self._faults, self._broken = desired.faults, desired.broken
         for fault in desired.faults:
             say(f"not taken in: {fault}", ERROR)
         for remark in desired.remarks:
@@ -436,6 +437,7 @@ class Supervisor:
             "reloads": not self._options.once,
             "loads": self._loads,
             "faults": self._faults,
+            "broken": sorted(self._broken),
             "services": [service.snapshot() for service in services],
             "instances": [one.snapshot() for service in services for _, one in sorted(service.instances.items())],
         }
