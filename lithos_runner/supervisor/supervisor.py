@@ -434,6 +434,7 @@ class Supervisor:
         services = self._services.values()
         return {
             "pid": os.getpid(),
+            "started": self._started,
             "reloads": not self._options.once,
             "loads": self._loads,
             "faults": self._faults,
