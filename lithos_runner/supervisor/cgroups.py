@@ -106,6 +106,16 @@ class Tree:
         if not self._sandboxes[sandbox].populated:
             self.prepare(sandbox, limits)
 
+    def hold(self, sandbox: str) -> None:
+        """Have a sandbox's group, with the limits that it has. Raises cgroup.CgroupError."""
+        if sandbox not in self._sandboxes:
+            self.prepare(sandbox, {})
+
+    @property
+    def sandboxes(self) -> frozenset[str]:
+        """The sandboxes that have been prepared and not been discarded."""
+        return frozenset(self._sandboxes)
+
     def _open(self, sandbox: str) -> cgroup.Group:
         """Open a sandbox's group, made where it is missing, and end the commands that were left there."""
         with cgroup.Group.open(self.hierarchy.path(self._base.parent)) as parent:
@@ -192,9 +202,16 @@ class Tree:
         """Return the instances ("hello.0") of a sandbox that have a group, whoever made it."""
         return [name for name in self._sandboxes[sandbox].children() if name.rpartition(".")[2].isdecimal()]
 
-    def sweep(self, sandbox: str, instance: str) -> None:
-        """Kill and remove what an earlier supervisor left of an instance."""
-        _clear(self._sandboxes[sandbox], instance)
+    def sweep(self, sandbox: str, instance: str) -> bool:
+        """Kill and remove what an earlier supervisor left of an instance; return whether there was anything.
+
+        Raises cgroup.CgroupError.
+        """
+        try:
+            _clear(self._sandboxes[sandbox], instance)
+        except FileNotFoundError:
+            return False
+        return True
 
     def close(self) -> None:
         """Remove the groups above the instances that nobody else uses."""

@@ -137,7 +137,7 @@ def read_host(master_file: str, alternates: Mapping[str, str]) -> desired.Desire
 def _wanted(host: Host) -> desired.Desired:
     from . import translate
 
-    broken = host.broken if host.master is not None else host.broken | {desired.EVERYTHING}
+    broken = host.broken
     faults = [str(error) for error in host.errors]
     groups = []
     services = [service for sandbox in host.sandboxes.values() for service in sandbox.services.values()]
