@@ -13,8 +13,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "supervisor"))
 sys.path.insert(0, str(Path(__file__).parent))
 
-from command_host import NOBODY, SIGNALS, CommandHost, Terminal, ended, send, shop
-from real_host import PATIENCE, until
+from command_host import CommandHost, processes_in, shop, until_ended
+from real_host import PATIENCE
 
 __all__ = ["shop"]
 
@@ -34,7 +34,7 @@ def test_an_interactive_command_has_a_terminal_of_its_own(shop: CommandHost) -> 
     shop.command(f"{WHERE}; stty size; echo $TERM; echo ready; read line; exit 4", interactive=True)
     terminal = shop.terminal()
     assert terminal.until("ready\r\n").split() == ["0", "1", "2", "/dev/tty", "31", "97", "vt100", "ready"]
-    open_devices = devices(shop.pids(shop.group(terminal.process)))
+    open_devices = devices(processes_in(shop.group(terminal.process)))
     assert os.fstat(terminal.inside).st_rdev not in open_devices
     assert any(os.major(device) == 136 for device in open_devices)  # a pty, see Documentation/admin-guide/devices.txt
     terminal.press("\r")
@@ -93,7 +93,7 @@ def test_it_is_restored_when_a_signal_ends_the_command(shop: CommandHost) -> Non
     shop.command("trap 'exit 5' TERM; echo ready; while :; do read line; done", interactive=True)
     terminal = shop.terminal()
     terminal.until("ready")
-    send(terminal.process, signal.SIGTERM)
+    terminal.process.send_signal(signal.SIGTERM)
     assert terminal.end()[0] == 5
     assert termios.tcgetattr(terminal.inside) == terminal.before
 
@@ -101,13 +101,7 @@ def test_it_is_restored_when_a_signal_ends_the_command(shop: CommandHost) -> Non
 def test_it_behaves_as_the_callers_does(shop: CommandHost) -> None:
     """Which key erases, and whether characters are UTF-8."""
     shop.command("stty -a", interactive=True)
-    words = shop.line("cmd", "shop", "do")
-    script = ["sh", "-c", 'stty erase ^H iutf8; exec "$@"', "sh", *words]
-    terminal = Terminal(script, shop.environ, redirect={})
-    try:
-        code, shown = terminal.end()
-    finally:
-        terminal.close()
+    code, shown = shop.terminal(wrap=("sh", "-c", 'stty erase ^H iutf8; exec "$@"', "sh")).end()
     assert code == 0
     assert "erase = ^H;" in shown
     assert " iutf8" in shown
@@ -142,19 +136,19 @@ def test_a_terminal_that_is_gone_ends_the_command(shop: CommandHost, interactive
     shop.command("trap 'exit 0' TERM; sleep 1000 & echo ready; while :; do wait $!; done", interactive=interactive)
     terminal = shop.terminal()
     terminal.until("ready")
-    pids = shop.pids(shop.group(terminal.process))
+    pids = processes_in(shop.group(terminal.process))
     terminal.hang_up()
     assert terminal.process.wait(PATIENCE) == 0
-    assert all(ended(pid) for pid in pids)
+    until_ended(pids)
 
 
 def test_it_dies_with_its_lithos_cmd(shop: CommandHost) -> None:
     shop.command("trap '' TERM HUP; sleep 1000 & echo ready; while :; do wait $!; done", interactive=True)
     terminal = shop.terminal()
     terminal.until("ready")
-    pids = shop.pids(shop.group(terminal.process))
-    send(terminal.process, signal.SIGKILL)
-    until(lambda: all(ended(pid) for pid in pids), "all its processes are gone")
+    pids = processes_in(shop.group(terminal.process))
+    terminal.process.send_signal(signal.SIGKILL)
+    until_ended(pids)
     shop.command("", "next")
     assert shop.run("next").returncode == 0
 
@@ -164,21 +158,21 @@ def test_it_dies_with_its_lithos_cmd(shop: CommandHost) -> None:
 
 def test_without_interactive_there_is_no_terminal(shop: CommandHost) -> None:
     """Input has ended, output is a pipe."""
-    shop.command(f"{WHERE}; cat; echo $TERM; echo ready; sleep 1000", user_id=NOBODY)
+    shop.command(f"{WHERE}; cat; echo $TERM; echo ready; sleep 1000")
     terminal = shop.terminal()
     assert terminal.until("ready\r\n") == "dumb\r\nready\r\n"
-    assert {os.major(device) for device in devices(shop.pids(shop.group(terminal.process)))} <= {0, 1}
+    assert {os.major(device) for device in devices(processes_in(shop.group(terminal.process)))} <= {0, 1}
     assert termios.tcgetattr(terminal.inside) == terminal.before
     terminal.press("\x03")
     assert terminal.end()[0] == 128 + signal.SIGTERM
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
 def test_signals_are_as_without_a_terminal(shop: CommandHost, number: int) -> None:
     shop.command("trap 'echo term; exit 7' TERM; sleep 1000 & echo ready; while :; do wait $!; done")
     terminal = shop.terminal()
     terminal.until("ready")
-    send(terminal.process, number)
+    terminal.process.send_signal(number)
     code, shown = terminal.end()
     assert code == 7
     assert "term\r\n" in shown
