@@ -108,7 +108,10 @@ class Service:
     def desire(self, group: Group) -> None:
         """Take in what the configuration says now."""
         before, self.wanted = self.wanted, group
-        self._retired = False
+        retired, self._retired = self._retired, False
+        if group == before and not retired:
+            self._soon()
+            return
         if group.spec != before.spec:
             self._aim(group)
         elif self.goal.spec == group.spec:
