@@ -22,6 +22,7 @@ class Instance(NamedTuple):
     """One instance, as its state file and /proc have it."""
 
     name: str
+    version: str  # that of its image
     state: str
     pid: int | None  # of the application
     generation: int

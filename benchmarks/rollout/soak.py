@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
@@ -73,14 +73,19 @@ class Soak:
         expected = step.expected(self.goal)
         code = self._act(step, expected)
         print(f"{step.version}: {step.sentence()}: exit {code}", flush=True)
-        if not step.allows(code, expected):
-            self._complain(step.version, [f"exit {code}, expected {expected.code}"])
-        self.goal = expected.goal
-        if not until(self._has_settled, _SETTLING):
-            raise Failed(f"{step.version}: {self.service.site.instances()} has not become {self.goal}")
+        goals = [one.goal for one in expected if one.code == code]
+        if not goals:
+            self._complain(step.version, [f"exit {code}, expected {' or '.join(str(one.code) for one in expected)}"])
+        self._settle(step, goals or [one.goal for one in expected])
         self._examine(step, before)
 
-    def _act(self, step: Step, expected: Expected) -> int:
+    def _settle(self, step: Step, goals: Sequence[Goal]) -> None:
+        """Wait until one of these runs, and nothing else. Raises Failed when that never comes."""
+        if not until(lambda: self._runs() in goals, _SETTLING):
+            raise Failed(f"{step.version}: {self.service.site.instances()} has not become {goals}")
+        self.goal = self._runs() or self.goal
+
+    def _act(self, step: Step, expected: Sequence[Expected]) -> int:
         """Give the command, kill meanwhile, and look all the time; return the command's exit code."""
         command = subprocess.Popen(
             self._command(step), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -124,15 +129,16 @@ class Soak:
         before = self.service.site.instances()
         self.service.replace_supervisor()
         if step.action is Action.NOTHING:
-            until(self._has_settled)
+            until(lambda: self._runs() == self.goal)
             self._complain(step.version, invariants.adopted(before, self.service.site.instances()))
 
     # Looking on
 
-    def _look(self, step: Step, expected: Expected) -> None:
+    def _look(self, step: Step, expected: Sequence[Expected]) -> None:
         """Ask for c and d, while a command is at work."""
         if instances := self._at_one_moment():
-            least, most = sorted((self.goal.instances, expected.goal.instances))
+            counts = (self.goal.instances, *(one.goal.instances for one in expected))
+            least, most = min(counts), max(counts)
             dead = step.victim is Victim.INSTANCE
             self._complain(step.version, invariants.crowd(instances, Bounds(least - dead, 2 * most)))
 
@@ -143,8 +149,12 @@ class Soak:
             seen = again
         return seen
 
-    def _has_settled(self) -> bool:
-        return self.service.site.are_ready(self.goal.instances)
+    def _runs(self) -> Goal | None:
+        """What runs, when it is of one version and all of it is ready."""
+        instances = self.service.site.instances()
+        if {one.state for one in instances} != {"ready"} or len({one.version for one in instances}) != 1:
+            return None
+        return Goal(instances[0].version, len(instances))
 
     def _examine(self, step: Step, before: list[Instance]) -> None:
         """Ask for a, e, f and g, when all has settled."""

@@ -111,11 +111,10 @@ def _sync(directory: str) -> None:
 
 def _check(temporary: str, master: str, sandbox: str, origin: str | None) -> None:
     """Check the host as it would be; what is wrong in other sandboxes is theirs."""
-    from ..config import load_host
+    from ..config.host import EVERYTHING, load_host
 
     host = load_host(master, alternates={sandbox: temporary})
-    concerned = [name for name in host.broken if name.partition("/")[0] == sandbox]
-    if host.master is not None and not concerned:
+    if not any(name.partition("/")[0] in (EVERYTHING, sandbox) for name in host.broken):
         return
     errors = [str(error).replace(temporary, origin) if origin else str(error) for error in host.errors]
     _print_errors(errors)

@@ -26,6 +26,7 @@ from .variables import Variables
 from .walk import Document, read_document
 from .witness import UNSEEN, Witness
 
+EVERYTHING = ""  # in `Host.broken`: a fault of what all sandboxes follow from
 _UNDECLARED = "declare it under variables, with its type"
 
 
@@ -78,9 +79,10 @@ class SandboxServices:
 class Host:
     """All four kinds of file of a host, read and checked together.
 
-    With `errors`, only what they do not concern is there: `master` is None when its file is wrong, `sandboxes`
-    lacks those whose sandbox or process file is, and a sandbox lacks services whose container file is or
-    that break a rule. `broken` names them (`sandbox`, `sandbox/process`): for these, what ran goes on.
+    With `errors`, only what they do not concern is there: `master` is None when its file is wrong, `sandboxes` is
+    empty when something is that they all follow from, else it lacks those whose sandbox or process file is, and a
+    sandbox lacks services whose container file is or that break a rule. `broken` names them (`sandbox`,
+    `sandbox/process`, or EVERYTHING): for these, what ran goes on.
     """
 
     master: Master | None
@@ -162,7 +164,7 @@ class _Reader:
         self.containers: dict[tuple[str, str, str], ContainerFile | ConfigErrors | OSError] = {}
         self.documents: dict[tuple[str, tuple[tuple[str, str], ...]], Document[Container]] = {}
 
-    def read(self, path: str, kind: Kind, owner: str = "") -> Document[Any] | None:
+    def read(self, path: str, kind: Kind, owner: str = EVERYTHING) -> Document[Any] | None:
         """A file of the host; None when there is nothing to go on with."""
         try:
             document = read_document(read_tree(self.files, path), kind)
@@ -176,7 +178,7 @@ class _Reader:
         """Note errors and whom they concern."""
         noted = list(errors)
         self.errors += noted
-        if noted and owner:
+        if noted:
             self.broken.add(owner)
 
     # From the master file down
@@ -185,7 +187,7 @@ class _Reader:
         """Read the sandboxes of a host, then check them against each other."""
         settings = master.value
         if ("devfs-dir",) in master.found and settings.devfs_dir and not self.files.has_directory(settings.devfs_dir):
-            self.report([master.error(("devfs-dir",), f"there is no directory {settings.devfs_dir}")], "")
+            self.report([master.error(("devfs-dir",), f"there is no directory {settings.devfs_dir}")], EVERYTHING)
         if not master.is_sound(("sandboxes-dir",)) or not master.is_sound(("processes-dir",)):
             return
         here = os.path.dirname(master.file)
@@ -194,7 +196,7 @@ class _Reader:
             files = [name for name in self.files.names(directory) if name.endswith(".yaml") and name[0] != "."]
         except OSError as error:
             message = f"cannot list {directory}: {error.strerror}"
-            self.report([master.error(("sandboxes-dir",), message)], "")
+            self.report([master.error(("sandboxes-dir",), message)], EVERYTHING)
             return
         for file in files if self.only is None else {f"{self.only}.yaml"} & {*files}:
             self.sandbox(os.path.join(directory, file), _join(here, settings.processes_dir))
@@ -303,7 +305,8 @@ class _Reader:
 
     def host(self, master: Document[Master] | None) -> Host:
         """The result: what no error concerns."""
-        services: dict[str, dict[str, Service]] = {name: {} for name in self.sandboxes if name not in self.broken}
+        sound = () if EVERYTHING in self.broken else self.sandboxes.keys() - self.broken
+        services: dict[str, dict[str, Service]] = {name: {} for name in self.sandboxes if name in sound}
         for meeting in self.meetings:
             if meeting.sandbox_name in services and meeting.full_name not in self.broken:
                 services[meeting.sandbox_name][meeting.name] = _service(meeting)
@@ -333,7 +336,7 @@ class _EntryReader(_Reader):
 
     def result(self, master: Document[Master] | None) -> HostEntries:
         """What was read."""
-        names = sorted({*self.sandboxes, *self.broken})
+        names = sorted({*self.sandboxes, *self.broken} - {EVERYTHING})
         return HostEntries(
             master=master.value if master is not None and master.is_sound() else None,
             sandboxes=tuple(map(self._entries, names)),

@@ -198,9 +198,10 @@ class StateDirectory:
         """Remove all of it, the lock last; `runtime` itself stays when it holds files of others."""
         for directory in (_STATE, _SERVICES):
             path = os.path.join(self._runtime, directory)
-            for name in os.listdir(path):
-                os.unlink(os.path.join(path, name))
-            os.rmdir(path)
+            with suppress(OSError):  # directories that are not ours
+                for name in os.listdir(path):
+                    os.unlink(os.path.join(path, name))
+                os.rmdir(path)
         with suppress(FileNotFoundError):
             os.unlink(_registration(self._runtime))
         for name in (_SUPERVISOR, _LOCK):
@@ -271,6 +272,11 @@ def _files(directory: str) -> Iterator[tuple[str, os.stat_result]]:
                     yield entry.path, entry.stat(follow_symlinks=False)
 
 
+def instance_of(path: str) -> str:
+    """The instance ("run/hello.0") that a file is about, whatever its directory and its ending."""
+    return os.path.splitext(os.path.basename(path))[0].replace(":", "/")
+
+
 def read_json(path: str) -> dict[str, object] | None:
     """The JSON object in a file, None when it is missing, unreadable, or anything else."""
     try:
@@ -304,6 +310,9 @@ def _replace(directory: int, name: str, data: bytes) -> None:
     try:
         if os.write(file, data) < len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
+    except OSError:
+        os.unlink(temporary, dir_fd=directory)
+        raise
     finally:
         os.close(file)
     os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 
 import cgroup
 
+from ..launch import kernel
 from ..status import processes
 
 SLICE = "lithos.slice"
@@ -27,6 +29,7 @@ _NO_LIMIT = {"cpu.max": "max 100000"}  # every other file takes "max" alone
 _MEASURED = ("cpu", "io", "memory", "pids")
 _COMMAND = "cmd"
 _ATTEMPTS = 10  # to go down a path from which others that end remove their groups
+_MOST_KILLS = 64
 
 
 class Tree:
@@ -48,6 +51,7 @@ class Tree:
         self._controllers = frozenset(controllers)
         self._sandboxes: dict[str, cgroup.Group] = {}
         self._limits: dict[str, dict[str, str]] = {}
+        self._kills: int | None = None  # that a group needs so that our clones live in it
 
     @property
     def parent(self) -> str:
@@ -108,6 +112,16 @@ class Tree:
         if not self._sandboxes[sandbox].populated:
             self.prepare(sandbox, limits)
 
+    def hold(self, sandbox: str) -> None:
+        """Have a sandbox's group, with the limits that it has. Raises cgroup.CgroupError."""
+        if sandbox not in self._sandboxes:
+            self.prepare(sandbox, {})
+
+    @property
+    def sandboxes(self) -> frozenset[str]:
+        """The sandboxes that have been prepared and not been discarded."""
+        return frozenset(self._sandboxes)
+
     def _open(self, sandbox: str) -> cgroup.Group:
         """Open a sandbox's group, made where it is missing, and end the commands that were left there."""
         with cgroup.Group.open(self.hierarchy.path(self._base.parent)) as parent:
@@ -164,6 +178,7 @@ class Tree:
         """
         group = self._make(sandbox, instance)
         try:
+            self._let_clones_live(group)
             group.apply(self._enforced(limits))
         except BaseException:
             group.remove()
@@ -181,6 +196,19 @@ class Tree:
                 self.prepare(sandbox, self._limits[sandbox])
         return self._sandboxes[sandbox].create(instance)
 
+    def _let_clones_live(self, group: cgroup.Group) -> None:
+        """Make a new and empty group one that our clones live in.
+
+        Since 6.14 Linux kills at once what clone3(2) puts into a group that was killed (cgroup.kill) more or less
+        often than that of its parent: cgroup_css_set_fork() compares the counts before it knows the new group. And
+        an init may have killed ours before it started us there.
+        """
+        if self._kills is None:
+            self._kills = _kills_until_a_clone_lives(group)
+            return
+        for _ in range(self._kills):
+            group.kill()
+
     def _enforced(self, limits: Mapping[str, str]) -> dict[str, str]:
         # With ENFORCE nothing is left out, whoever forgot `check`: what cannot be written is an error.
         skipped = {*self.not_enforced(limits)} - {*(self._missing(limits) if self.mode == ENFORCE else ())}
@@ -194,9 +222,16 @@ class Tree:
         """Return the instances ("hello.0") of a sandbox that have a group, whoever made it."""
         return [name for name in self._sandboxes[sandbox].children() if name.rpartition(".")[2].isdecimal()]
 
-    def sweep(self, sandbox: str, instance: str) -> None:
-        """Kill and remove what an earlier supervisor left of an instance."""
-        _clear(self._sandboxes[sandbox], instance)
+    def sweep(self, sandbox: str, instance: str) -> bool:
+        """Kill and remove what an earlier supervisor left of an instance; return whether there was anything.
+
+        Raises cgroup.CgroupError.
+        """
+        try:
+            _clear(self._sandboxes[sandbox], instance)
+        except FileNotFoundError:
+            return False
+        return True
 
     def close(self) -> None:
         """Remove the groups above the instances that nobody else uses."""
@@ -228,6 +263,25 @@ def _let_go(group: cgroup.Group) -> None:
 
 def _reads(group: cgroup.Group, file: str, text: str) -> bool:
     return cgroup.limits.agrees(file, text, group.read(file))
+
+
+def _kills_until_a_clone_lives(group: cgroup.Group) -> int:
+    for kills in range(_MOST_KILLS):
+        if _clone_lives(group):
+            return kills
+        group.kill()
+    return 0  # it is not that what kills them
+
+
+def _clone_lives(group: cgroup.Group) -> bool:
+    pid, pidfd = kernel.clone3(0, group.fd)
+    if pid == 0:
+        os._exit(0)
+    try:
+        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+    finally:
+        os.close(pidfd)
+    return result is not None and result.si_status != signal.SIGKILL
 
 
 def _clear(parent: cgroup.Group, name: str) -> None:

@@ -49,7 +49,7 @@ def read_host(master_file: str, alternates: Mapping[str, str]) -> Desired:
 
 
 def _wanted(host: Host, witness: Witness) -> Desired:
-    broken = host.broken if host.master is not None else host.broken | {EVERYTHING}
+    broken = host.broken
     faults = [str(error) for error in host.errors]
     groups = []
     services = [service for sandbox in host.sandboxes.values() for service in sandbox.services.values()]
