@@ -93,7 +93,9 @@ class Tree:
         before = self._limits.get(sandbox, {})
         dropped = {file: _NO_LIMIT.get(file, "max") for file in before if file not in limits}
         try:
-            group.apply(self._enforced({**dropped, **limits}))
+            wanted = self._enforced({**dropped, **limits})
+            # A reload that changes nothing writes nothing.
+            group.apply({file: text for file, text in wanted.items() if not _reads(group, file, text)})
         except BaseException:
             if sandbox not in self._sandboxes:
                 _let_go(group)
@@ -257,6 +259,10 @@ def _let_go(group: cgroup.Group) -> None:
     # EBUSY and ENOTEMPTY: another supervisor, or a command, is.
     with suppress(OSError):
         os.rmdir(group.path)
+
+
+def _reads(group: cgroup.Group, file: str, text: str) -> bool:
+    return cgroup.limits.agrees(file, text, group.read(file))
 
 
 def _kills_until_a_clone_lives(group: cgroup.Group) -> int:

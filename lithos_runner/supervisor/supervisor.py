@@ -59,6 +59,8 @@ def run(request: loader.Request, options: Options) -> None:
     """Supervise what ``request`` leads to until a signal ends it; raises Refusal (configuration) and Failure."""
     _allow_descriptors()
     try:
+        if not options.once:
+            request = request._replace(notes=loader.take_notes())
         desired = loader.load(request)
         host = options.host or desired.host
         if host is None or (options.once and desired.faults):
@@ -297,8 +299,11 @@ class Supervisor:
             return
         self._stop_reading(reader)
         self._reader = None
+        desired: Desired | None = None
         try:
             desired = reader.desired()
+        except loader.Unchanged:
+            pass
         except Refusal as refusal:
             desired = Desired([], {}, [str(refusal)], frozenset({EVERYTHING}))
         self._read_all(desired)
@@ -306,8 +311,12 @@ class Supervisor:
     def _stop_reading(self, reader: loader.Reader) -> None:
         self._loop.forget(reader.descriptor)
 
-    def _read_all(self, desired: Desired) -> None:
-        self._take_in(desired)
+    def _read_all(self, desired: Desired | None) -> None:
+        """Take in what was read; None: it is in force already."""
+        if desired is None:
+            self._loads += 1
+        else:
+            self._take_in(desired)
         notify(self._notify, "READY=1")
         if self._loads < self._asked:
             self._read()
@@ -335,6 +344,8 @@ class Supervisor:
                 service.desire(group)
         self._tidy()
         self._write_supervisor()
+        if desired.faults or desired.remarks or self._said:  # the next reload looks at them again, and says so
+            loader.forget(self._request)
 
     def _with_sandboxes(self, desired: Desired) -> Desired:
         """Prepare the sandboxes; without those whose limits cannot be had."""
@@ -452,9 +463,11 @@ class Supervisor:
 
     def _reload(self, request: dict[str, Any]) -> dict[str, Any]:
         """Answer how many configurations will have been taken in; ``retry`` names a sandbox to try again."""
-        for service in self._services.values():
-            if service.wanted.sandbox == request.get("retry"):
-                service.retry()
+        if "retry" in request:
+            for service in self._services.values():
+                if service.wanted.sandbox == request["retry"]:
+                    service.retry()
+            loader.forget(self._request)
         return {"loads": self.reload()}
 
     def _upgrade(self, _request: dict[str, Any]) -> dict[str, Any]:
