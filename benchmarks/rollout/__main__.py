@@ -18,7 +18,7 @@ from .stage import INSTANCES, Failed, memory_is_limited
 from .table import LEGEND, table
 from .trial import SCENARIOS, Scenario, Trial, perform
 
-_NICE = -10
+_NICE = -15
 _TITLE = "How long clients wait for an answer, and how many get none"
 _NO_MEMORY = (
     "cgroup v2 has no memory controller on this host, so that no instance can be limited: integration/vm has a host "

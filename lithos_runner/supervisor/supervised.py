@@ -341,7 +341,8 @@ class Supervised:
             self._exited_by_itself()
 
     def _exited_by_itself(self) -> None:
-        ran = time.monotonic() - (self.machine.started or 0.0)
+        now = time.time()
+        ran = now - (self._started or now)  # also of an earlier supervisor's
         ending = self._ending.sentence() if self._ending else "ended"
         line = self._streams[1].file.last_line() if len(self._streams) > 1 else ""
         last_line = f"; its last line on stderr: {line}" if line else ""
