@@ -211,7 +211,8 @@ class Supervisor:
 
     def stop(self) -> None:
         """End all instances as the configuration says; the second time, kill what is left."""
-        notify(self._notify, "STOPPING=1")
+        # systemd would kill us after TimeoutStopSec, and what has not ended by then would live on.
+        notify(self._notify, f"STOPPING=1\nEXTEND_TIMEOUT_USEC={int(self._time_to_stop() * 1e6)}")
         again, self._stopping = self._stopping, True
         if self._reader is not None:
             self._stop_reading(self._reader)
@@ -219,6 +220,11 @@ class Supervisor:
             self._reader = None
         for service in self._services.values():
             service.stop(again=again)
+
+    def _time_to_stop(self) -> float:
+        """Return after how many seconds all instances will have ended, by themselves or killed."""
+        living = (one for service in self._services.values() for one in service.instances.values())
+        return max((one.group.policy.kill_timeout for one in living), default=0.0) + _CLEARING
 
     def upgrade(self) -> None:
         """Go on as the program that is installed now, if that can be loaded."""
@@ -497,6 +503,7 @@ class _Wrong(Exception):
     """A request that cannot be carried out; the message is the answer."""
 
 
+_CLEARING = 30.0  # seconds for killing what has not ended in time, and for removing all of it
 _END = (signal.SIGTERM, signal.SIGINT)
 # Any of these makes lithos read its files again; so does SIGUSR2, where we do more.
 _RELOAD = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
