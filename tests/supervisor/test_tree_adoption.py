@@ -358,9 +358,10 @@ def test_an_adopted_instance_that_ended_unseen_can_be_told_to_stop(real_tree: Re
         second.ask("status")  # so the connection before this one has been accepted
         second.send(signal.SIGSTOP)
         client.sendall(b'{"command": "stop"}\n')
-        for pid in pids_on_record(second):
+        pids = pids_on_record(second)
+        for pid in pids:
             os.kill(pid, signal.SIGKILL)
-        until(lambda: not processes_in(real_tree), "all have ended")
+        until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), "process 1 has waited for them")
         second.send(signal.SIGCONT)
         assert second.end()[0] == 0
 
