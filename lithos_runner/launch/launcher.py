@@ -13,7 +13,7 @@ import signal
 from collections.abc import Iterable, Mapping
 
 from . import kernel
-from .preparation import Context, Hold, Preparation
+from .preparation import Context, EndWithParent, Hold, Preparation
 from .sequence import Host, survey, template_sequence
 from .spawn import Child, explain, read_report, send_report, spawn, start
 from .spec import LaunchSpec, Root
@@ -91,7 +91,7 @@ class Launcher:
 
     def _prepare(self, root: Root) -> int:
         """Let a child make the mount namespace, keep the namespace, let the child go."""
-        steps = [*template_sequence(root, self.host), Hold()]
+        steps = [EndWithParent(os.getpid()), *template_sequence(root, self.host), Hold()]
         pid, pidfd, status = start(lambda report: _apply(steps, report), kernel.CLONE_NEWNS, None)
         try:
             _await(root.path, steps, status)

@@ -212,7 +212,7 @@ def test_every_step_has_a_phrase_for_messages(sources: dict[int, int]) -> None:
     phrases = [step.describe() for step in [*steps, *prepared, MountDev(), HideRun(None)]]
     assert len(set(phrases)) == len(phrases)
     assert all(phrase and phrase[0].islower() and not phrase.endswith(".") for phrase in phrases)
-    assert isinstance(preparation.Hold().describe(), str)
+    assert all(isinstance(step.describe(), str) for step in (preparation.Hold(), preparation.EndWithParent(1)))
 
 
 def mounted(steps: list[Operation]) -> list[str]:
