@@ -85,9 +85,15 @@ class Soak:
 
     def _settle(self, step: Step, goals: Sequence[Goal]) -> None:
         """Wait until one of these runs, and nothing else. Raises Failed when that never comes."""
-        if not until(lambda: self._runs() in goals and self._victim not in self._pids(), _SETTLING):
+        if not until(lambda: self._has_become(goals), _SETTLING):
             raise Failed(f"{step.version}: {self.service.site.instances()} has not become {goals}")
-        self.goal = self._runs() or self.goal
+
+    def _has_become(self, goals: Sequence[Goal]) -> bool:
+        runs = self._runs()
+        if runs is None or runs not in goals or self._victim in self._pids():
+            return False
+        self.goal = runs
+        return True
 
     def _act(self, step: Step, expected: Sequence[Expected]) -> int:
         """Give the command, kill meanwhile, and look all the time; return the command's exit code."""
@@ -157,11 +163,13 @@ class Soak:
         return [one.pid for one in self.service.site.instances() if one.pid]
 
     def _runs(self) -> Goal | None:
-        """What runs, when it is of one version and all of it is ready."""
+        """What runs, when it is of one version and all of it is ready, and nothing more is to come or to go."""
         instances = self.service.site.instances()
-        if {one.state for one in instances} != {"ready"} or len({one.version for one in instances}) != 1:
+        places = {f"{NAME}.{index}" for index in range(len(instances))}
+        if {one.name for one in instances} != places or {one.state for one in instances} != {"ready"}:
             return None
-        return Goal(instances[0].version, len(instances))
+        version, *others = {one.version for one in instances}
+        return None if others else Goal(version, len(instances))
 
     def _examine(self, step: Step, before: list[Instance]) -> None:
         """Ask for a, e, f and g, when all has settled."""
