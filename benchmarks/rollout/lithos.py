@@ -59,10 +59,14 @@ class Site:
 
     def image(self, version: str, behaviour: str) -> None:
         """Make the image of a version: a Python, the application, and its container file."""
-        root = self._folder / "images" / version
+        root = self.root(version)
         image.copy(self._folder / "base", root)
         release(root / "app", version, behaviour)
         self.write(f"images/{version}/web.yaml", self._container())
+
+    def root(self, version: str) -> Path:
+        """The directory of the image of a version."""
+        return self._folder / "images" / version
 
     def _container(self) -> str:
         limit = "" if self._memory_limit is None else f"memory-limit: {self._memory_limit}\n"

@@ -42,6 +42,9 @@ class Soak:
         self.service = service
         self.goal = Goal("v1", INSTANCES)
         self.complaints: list[str] = []
+        self._victim: int | None = None  # the instance's process that was killed last
+        self._kills: list[float] = []  # when such a process was killed
+        self._said = service.stage.folder / "said"  # by the last command
         self._settled: list[tuple[float, float, str]] = []  # from, until, the version that ought to serve
 
     def run(self, seed: int, seconds: float) -> tuple[Sample, ...]:
@@ -56,7 +59,7 @@ class Soak:
                 self._do(step)
             self._pause(WARM_UP)
             samples = load.finish()
-        self._complain("load", invariants.requests(samples))
+        self._complain("load", invariants.requests(samples, self._kills))
         for start, until_then, version in self._settled:
             within = (sample for sample in samples if start <= sample.at and sample.end <= until_then)
             self._complain("load", invariants.served(within, version))
@@ -75,21 +78,21 @@ class Soak:
         print(f"{step.version}: {step.sentence()}: exit {code}", flush=True)
         goals = [one.goal for one in expected if one.code == code]
         if not goals:
-            self._complain(step.version, [f"exit {code}, expected {' or '.join(str(one.code) for one in expected)}"])
+            codes = " or ".join(str(one.code) for one in expected)
+            self._complain(step.version, [f"exit {code}, expected {codes}: {self._said.read_text().strip()}"])
         self._settle(step, goals or [one.goal for one in expected])
         self._examine(step, before)
 
     def _settle(self, step: Step, goals: Sequence[Goal]) -> None:
         """Wait until one of these runs, and nothing else. Raises Failed when that never comes."""
-        if not until(lambda: self._runs() in goals, _SETTLING):
+        if not until(lambda: self._runs() in goals and self._victim not in self._pids(), _SETTLING):
             raise Failed(f"{step.version}: {self.service.site.instances()} has not become {goals}")
         self.goal = self._runs() or self.goal
 
     def _act(self, step: Step, expected: Sequence[Expected]) -> int:
         """Give the command, kill meanwhile, and look all the time; return the command's exit code."""
-        command = subprocess.Popen(
-            self._command(step), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        with self._said.open("wb") as said:
+            command = subprocess.Popen(self._command(step), stdin=subprocess.DEVNULL, stdout=said, stderr=said)
         start = time.monotonic()
         killed = step.victim is Victim.NOBODY
         try:
@@ -122,9 +125,10 @@ class Soak:
 
     def _kill(self, step: Step) -> None:
         if step.victim is Victim.INSTANCE:
-            running = [one.pid for one in self.service.site.instances() if one.pid]
+            self._victim = random.Random(step.number).choice(self._pids())  # noqa: S311 - repeatable
+            self._kills.append(time.monotonic())
             with suppress(ProcessLookupError):  # a version that ends by itself was faster
-                kill(random.Random(step.number).choice(running))  # noqa: S311 - repeatable
+                kill(self._victim)
             return
         before = self.service.site.instances()
         self.service.replace_supervisor()
@@ -148,6 +152,9 @@ class Soak:
         while seen != (again := self.service.site.instances()):
             seen = again
         return seen
+
+    def _pids(self) -> list[int]:
+        return [one.pid for one in self.service.site.instances() if one.pid]
 
     def _runs(self) -> Goal | None:
         """What runs, when it is of one version and all of it is ready."""

@@ -32,7 +32,8 @@ class Service:
         self.stable: Group | None = None
         self.instances: dict[int, Supervised] = {}
         self.generation = 1
-        self.reason = ""  # why the wanted version was rolled back
+        self.rejected = 0  # the last generation that was rolled back, or not even tried
+        self.reason = ""  # why the wanted version is not in force
         self._means = means
         self._changed = changed
         self._retired = False
@@ -44,7 +45,8 @@ class Service:
         service = cls(group_of(record["wanted"]), means, changed)
         service.goal = group_of(record["goal"])
         service.stable = group_of(record["stable"]) if record["stable"] else None
-        service.generation, service.reason = record["generation"], record["reason"]
+        service.generation, service.rejected = record["generation"], record["rejected"]
+        service.reason = record["reason"]
         return service
 
     def begin(self) -> None:
@@ -86,6 +88,7 @@ class Service:
             "goal": plain_group(self.goal),
             "stable": plain_group(self.stable) if self.stable else None,
             "generation": self.generation,
+            "rejected": self.rejected,
             "reason": self.reason,
         }
         try:
@@ -104,7 +107,7 @@ class Service:
         settled = rollout.settled(self._goal(), self._slots())
         if not settled and self._trouble():
             return "failing"
-        if self.goal.spec != self.wanted.spec:
+        if self.rejected == self.generation:
             return "rolled back" if settled else "rolling back"
         return "settled" if settled else "rolling"
 
@@ -128,19 +131,20 @@ class Service:
         self._remember()
         self._soon()
 
-    def reject(self, group: Group, reason: str) -> None:
-        """Do not even try what the configuration says now, as it cannot end well; go on as before."""
-        self.wanted, self.reason = group, reason
-        self.generation += 1
-        say(f"{self.name}: not rolled out: {reason}", ERROR)
-        self._remember()
-
     def _serves_everywhere(self) -> bool:
         """Whether the goal's version is ready in every place, proven or not."""
         places = [self.instances.get(index) for index in range(self.goal.instances)]
         return bool(places) and all(
             one and one.version == self.goal.spec and one.machine.state is State.READY for one in places
         )
+
+    def reject(self, group: Group, reason: str) -> None:
+        """Do not even try what the configuration says now, as it cannot end well; go on as before."""
+        self.wanted, self.reason = group, reason
+        self.generation += 1
+        self.rejected = self.generation
+        say(f"{self.name}: not rolled out: {reason}", ERROR)
+        self._remember()
 
     def retry(self) -> None:
         """Take a version that was rolled back or rejected for a new one when the configuration is read again."""
@@ -150,10 +154,10 @@ class Service:
         """Replace instances by new ones of the same configuration, as in a roll-out."""
         # What runs is another version from now on: should the new ones fail, it stays.
         past = self.goal._replace(spec=f"{self.goal.spec}~{self.generation}")
+        if self.stable is not None or self._serves_everywhere():
+            self.stable = past
         for index in indices:
             self.instances[index].version = past.spec
-        if self.stable is not None:
-            self.stable = past
         self._aim(self.goal, self.reason)
         self._soon()
 
@@ -238,6 +242,7 @@ class Service:
         if self.reason:
             say(f"{self.name}: rolled back to the version before: {self.reason}", ERROR)
             self.goal = self.stable._replace(instances=self.wanted.instances)
+            self.rejected = self.generation
             self._remember()
 
     def _failure(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
@@ -51,11 +51,14 @@ class Ending(NamedTuple):
     signal: int | None
     oom_killed: bool
     at: float  # seconds since the epoch
+    own_limit: bool = True  # the memory that was used up is its own, and not that of a group above
 
     def sentence(self) -> str:
         """Say it in words."""
-        if self.oom_killed:
+        if self.oom_killed and self.own_limit:
             return "was killed: it used more memory than its limit allows"
+        if self.oom_killed:
+            return "was killed: the memory of its sandbox, or of the host, was used up"
         if self.signal is not None:
             return f"was killed by {processes.signal_name(self.signal)}"
         if self.code is None:
@@ -295,15 +298,17 @@ class Supervised:
             code, number = init.exit_status(result.si_status)
         else:
             code, number = result.si_status, None
-        return Ending(code, number, self._oom_events() > 0, time.time())
+        events = self._memory_events()
+        # "oom" counts in the group whose limit was reached and in those above it, never below: cgroup-v2.rst.
+        return Ending(code, number, events.get("oom_kill", 0) > 0, time.time(), own_limit=events.get("oom", 0) > 0)
 
-    def _oom_events(self) -> int:
+    def _memory_events(self) -> Mapping[str, int]:
         if self._cgroup is None or "memory" in self._means.tree.not_enforced(["memory.max"]):
-            return 0
+            return {}
         try:
-            return self._cgroup.memory.events.get("oom_kill", 0)
+            return self._cgroup.memory.events
         except OSError:
-            return 0
+            return {}
 
     def _settle(self) -> None:
         """Wait until nobody is left in the cgroup, remove it, and only then tell the machine."""
@@ -326,7 +331,7 @@ class Supervised:
 
     def _finish(self) -> None:
         self._means.loop.deadline((self, "again"), None, self._settle)
-        self._oom_kills += self._oom_events()
+        self._oom_kills += self._memory_events().get("oom_kill", 0)
         self._remove_cgroup()
         for stream in self._streams:
             stream.drain()
@@ -341,7 +346,8 @@ class Supervised:
             self._exited_by_itself()
 
     def _exited_by_itself(self) -> None:
-        ran = time.monotonic() - (self.machine.started or 0.0)
+        now = time.time()
+        ran = now - (self._started or now)  # also of an earlier supervisor's
         ending = self._ending.sentence() if self._ending else "ended"
         line = self._streams[1].file.last_line() if len(self._streams) > 1 else ""
         last_line = f"; its last line on stderr: {line}" if line else ""

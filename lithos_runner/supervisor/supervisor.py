@@ -104,6 +104,7 @@ class Supervisor:
         self._stopping = False
         self._services: dict[str, Service] = {}
         self._faults: list[str] = []
+        self._broken: frozenset[str] = frozenset()  # what they concern
         self._said: set[str] = set()  # what of the present configuration cannot be had on living sockets
         self._given_up: set[str] = set()  # instances, with ``once``
         self._reader: loader.Reader | None = None
@@ -210,7 +211,8 @@ class Supervisor:
 
     def stop(self) -> None:
         """End all instances as the configuration says; the second time, kill what is left."""
-        notify(self._notify, "STOPPING=1")
+        # systemd would kill us after TimeoutStopSec, and what has not ended by then would live on.
+        notify(self._notify, f"STOPPING=1\nEXTEND_TIMEOUT_USEC={int(self._time_to_stop() * 1e6)}")
         again, self._stopping = self._stopping, True
         if self._reader is not None:
             self._stop_reading(self._reader)
@@ -218,6 +220,11 @@ class Supervisor:
             self._reader = None
         for service in self._services.values():
             service.stop(again=again)
+
+    def _time_to_stop(self) -> float:
+        """Return after how many seconds all instances will have ended, by themselves or killed."""
+        living = (one for service in self._services.values() for one in service.instances.values())
+        return max((one.group.policy.kill_timeout for one in living), default=0.0) + _CLEARING
 
     def upgrade(self) -> None:
         """Go on as the program that is installed now, if that can be loaded."""
@@ -327,7 +334,7 @@ class Supervisor:
         if desired.host is not None:
             log_to(desired.host.logs)
         desired = self._with_sandboxes(desired)
-        self._faults = desired.faults
+        self._faults, self._broken = desired.faults, desired.broken
         for fault in desired.faults:
             say(f"not taken in: {fault}", ERROR)
         for remark in desired.remarks:
@@ -444,9 +451,11 @@ class Supervisor:
         services = self._services.values()
         return {
             "pid": os.getpid(),
+            "started": self._started,
             "reloads": not self._options.once,
             "loads": self._loads,
             "faults": self._faults,
+            "broken": sorted(self._broken),
             "services": [service.snapshot() for service in services],
             "instances": [one.snapshot() for service in services for _, one in sorted(service.instances.items())],
         }
@@ -494,6 +503,7 @@ class _Wrong(Exception):
     """A request that cannot be carried out; the message is the answer."""
 
 
+_CLEARING = 30.0  # seconds for killing what has not ended in time, and for removing all of it
 _END = (signal.SIGTERM, signal.SIGINT)
 # Any of these makes lithos read its files again; so does SIGUSR2, where we do more.
 _RELOAD = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 import pytest
 
 from benchmarks.rollout import image, invariants, results
-from benchmarks.rollout.lithos import Lithos, LithosReusePort, LithosShared
+from benchmarks.rollout.lithos import NAME, Lithos, LithosReusePort, LithosShared
 from benchmarks.rollout.load import Plan
-from benchmarks.rollout.stage import PYTHON, kill, stage, until
+from benchmarks.rollout.stage import PYTHON, kill, run, stage, until
 from benchmarks.rollout.trial import SCENARIOS, Generator, perform
 
 OURS = [LithosShared, LithosReusePort]
@@ -54,6 +54,23 @@ def test_a_version_that_fails_before_the_first_one_has_proven_itself(kind: type[
         assert service.upgrade("v2", "fails-at-once").code == 1
         assert until(lambda: service.site.are_ready())
         assert versions(service) == ["v1"] * 4
+
+
+def test_a_restart_after_one_that_failed() -> None:
+    with serving(LithosShared) as service:
+        application = service.site.root("v1") / "app" / "release"
+
+        def restart() -> tuple[int, str]:
+            ended = run(service.site.command("restart", NAME), 300)
+            return ended.returncode, ended.stderr
+
+        application.write_text("v1 fails-at-once\n")
+        code, said = restart()
+        assert code == 1
+        assert "lithos: bench/web was rolled back: bench/web.4 exited with code 1" in said
+        application.write_text("v1 good\n")
+        code, said = restart()
+        assert code == 0, said
 
 
 @pytest.mark.parametrize("kind", OURS)

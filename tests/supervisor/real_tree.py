@@ -115,10 +115,15 @@ class RunningTree(Running):
 
     def until_serving(self) -> Self:
         """Wait until all that is configured serves."""
-        until(self.control.exists, "the supervisor listens")
-        until(lambda: self.ask("status")["loads"], "it has taken its configuration in")
+        until(self._has_started, "it has taken its configuration in")
         self.until_phases()
         return self
+
+    def _has_started(self) -> bool:
+        assert self.process.poll() is None, self.end()
+        with suppress(OSError):  # not yet, or it is its predecessor's socket
+            return bool(self.ask("status")["loads"])
+        return False
 
     def reload(self, number: int = signal.SIGHUP) -> None:
         """Send a signal, and wait until the files have been read again."""
@@ -244,12 +249,11 @@ class RealTree(RealHost):
         return ""
 
     def groups(self) -> list[Path]:
-        return sorted(self.slice.glob("*/*.*"), key=str) if self.slice.exists() else []
+        return sorted(path for path in self.slice.glob("*/*/"))
 
     def instance_groups(self) -> list[str]:
         """`sandbox/process.N` of each instance's cgroup."""
-        names = (str(path.relative_to(self.slice)) for path in self.slice.glob("*/*"))
-        return sorted(name for name in names if name.rpartition(".")[2].isdecimal())
+        return [str(path.relative_to(self.slice)) for path in self.groups()]
 
     def remains(self) -> list[str]:
         return [*super().remains(), *([f"cgroup {self.slice}"] if self.slice.exists() else [])]

@@ -22,8 +22,15 @@ from lithos_runner.supervisor.desired import Desired
 from lithos_runner.supervisor.loader import Request, Unchanged, load, take_notes
 from lithos_runner.supervisor.notes import GRANULARITY, Notes, unchanged
 
-SANDBOX = "image-dir: {here}/images\nallow-users: [1-1000]\nallow-groups: [0-100]\nresolv-conf: {here}/host/resolv.conf\n"
-CONTAINER = 'executable: /bin/app\nuser-id: 1\nenviron: !*IncludeMap "environ/(*).yaml"\nworkdir: !*Include /dir.yaml\n'
+SANDBOX = (
+    "image-dir: {here}/images\nallow-users: [1-1000]\nallow-groups: [0-100]\nresolv-conf: {here}/host/resolv.conf\n"
+)
+CONTAINER = """\
+executable: /bin/app
+user-id: 1
+environ: !*IncludeMap "environ/(*).yaml"
+workdir: !*Include /dir.yaml
+"""
 ENTRIES = "web: {image: current, config: /config/app.yaml}\napi: {image: v0, config: /app.yaml}\n"
 
 
@@ -210,7 +217,7 @@ def test_what_changes_while_it_is_read_is_not_trusted(tmp_path: Path) -> None:
     assert notes.text() == ""
 
 
-def test_what_no_file_says_is_asked_again(tmp_path: Path) -> None:
+def test_what_no_file_says_is_asked_again() -> None:
     """Such as the address of the host, which a generated /etc/hosts holds."""
     notes = Notes(time.time_ns() + 2 * GRANULARITY)
     notes.asked()
@@ -259,7 +266,9 @@ def test_to_find_out_that_nothing_has_changed_takes_little() -> None:
     with a_site() as site:
         notes = take_notes()
         os.pwrite(notes, site.noted()[1].encode(), 0)
-        script = "import sys; from lithos_runner.supervisor import reader; reader.main(sys.argv[1]); print(*sys.modules)"
+        script = (
+            "import sys; from lithos_runner.supervisor import reader; reader.main(sys.argv[1]); print(*sys.modules)"
+        )
         argument = json.dumps(Request(str(site.master), notes=notes)._asdict())
         command = [sys.executable, "-c", script, argument]
         done = subprocess.run(command, stdin=notes, capture_output=True, text=True, check=True)

@@ -17,6 +17,7 @@ from lithos_runner.supervisor.notes import GRANULARITY
 if TYPE_CHECKING:
     from real_tree import RealTree, RunningTree
 
+
 def noted(running: RunningTree) -> int:
     """How much the supervisor keeps of what its last reader has noted, in bytes."""
     for descriptor in Path(f"/proc/{running.pid}/fd").iterdir():
@@ -60,9 +61,9 @@ def test_nothing_is_written_when_nothing_has_changed(real_tree: RealTree, read: 
     shop(real_tree, instances=3)
     running.reload()
     running.until_phases()
-    runtime = real_tree.runtime / "tree"
-    made = {real_tree.slice / "shop" / "web.2", runtime / "state" / "shop:web.2.json", runtime / "services" / "shop:web.json"}
-    assert made | {real_tree.slice / "shop" / "cgroup.max.depth"} <= {Path(path) for path in writes.seen()}
+    runtime, group = real_tree.runtime / "tree", real_tree.slice / "shop"
+    made = {runtime / "state" / "shop:web.2.json", runtime / "services" / "shop:web.json", group / "web.2"}
+    assert made | {group / "cgroup.max.depth"} <= {Path(path) for path in writes.seen()}
     writes.close()
     running.stop()
 
