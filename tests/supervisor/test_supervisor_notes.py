@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lithos_runner.supervisor import wanted
@@ -182,6 +182,7 @@ def test_what_it_does_not_depend_on_may_change(edit: str) -> None:
         assert unchanged(notes) or edit == "an image that nobody runs"
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.sampled_from(sorted(CHANGES | HARMLESS)), max_size=5))
 def test_who_says_unchanged_would_read_the_same(edits: list[str]) -> None:
     with a_site() as site:
