@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from writes import Writes
 
 import cgroup
 from lithos_runner.supervisor.cgroups import AVAILABLE, ENFORCE, OFF, Tree, command_name
@@ -58,6 +60,25 @@ def test_a_sandbox_that_another_supervisor_has_removed_is_made_again(prepared: C
     theirs.discard(SANDBOX)
     assert not os.path.exists(ours.hierarchy.path(ours.path(SANDBOX, "")))
     ours.create(SANDBOX, "hello.0", {}).remove()
+
+
+def test_a_limit_of_a_sandbox_is_written_only_when_it_is_another(prepared: Callable[[str], Tree]) -> None:
+    tree = prepared(AVAILABLE)
+    choices = {"pids.max": ("100", "99"), "hugetlb.2MB.max": ("4194304", "2097152")}
+    file = next(file for file in choices if not tree.not_enforced([file]))
+    first, second = choices[file]
+    path = Path(tree.hierarchy.path(tree.path(SANDBOX, "")))
+    tree.prepare(SANDBOX, {file: first})
+    writes = Writes(path)
+    tree.prepare(SANDBOX, {file: first})
+    assert writes.seen() == []
+    tree.prepare(SANDBOX, {file: second})
+    assert {*writes.seen()} == {str(path / file)}
+    # Whoever changed it: the configuration holds.
+    (path / file).write_text(first)
+    tree.prepare(SANDBOX, {file: second})
+    assert (path / file).read_text() == f"{second}\n"
+    writes.close()
 
 
 def test_a_sandbox_that_was_removed_is_prepared_again(prepared: Callable[[str], Tree]) -> None:
