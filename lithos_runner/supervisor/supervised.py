@@ -390,7 +390,9 @@ class Supervised:
     def _kill(self) -> None:
         if not self.machine.told:
             why = self._signs.why_not_ready
-            late = f"{self.name} was not ready after {self.group.policy.readiness_timeout:g} s"
+            # It may have asked for more time.
+            waited = max(self.group.policy.readiness_timeout, int(time.monotonic() - (self.machine.started or 0.0)))
+            late = f"{self.name} was not ready after {waited:g} s"
             self._overdue_sentence = f"{late}: {why}" if why else late
             say(f"{self._overdue_sentence}; killing it", WARN)
         elif self.machine.executed:
