@@ -98,7 +98,7 @@ class _Change:
             name, end = one["name"], _FINAL[one["phase"]]
             if one["generation"] != self._generations.get(name, one["generation"]):
                 yield f"{name} was changed again before this was at its end"
-            elif end and self._before.get(name) != _version(one):
+            elif end and (one["failed"] or one["phase"] == "failing") and self._before.get(name) != _version(one):
                 yield f"{name} {end}: {one['reason']}"
 
 

@@ -30,7 +30,8 @@ class Service:
         self.stable: Group | None = None
         self.instances: dict[int, Supervised] = {}
         self.generation = 1
-        self.reason = ""  # why the wanted version was rolled back
+        self.reason = ""  # why the last roll-out that failed did
+        self.failed = 0  # its generation
         self._means = means
         self._changed = changed
         self._retired = False
@@ -43,6 +44,7 @@ class Service:
         service.goal = group_of(record["goal"])
         service.stable = group_of(record["stable"]) if record["stable"] else None
         service.generation, service.reason = record["generation"], record["reason"]
+        service.failed = record.get("failed", 0)
         return service
 
     def begin(self) -> None:
@@ -85,6 +87,7 @@ class Service:
             "stable": plain_group(self.stable) if self.stable else None,
             "generation": self.generation,
             "reason": self.reason,
+            "failed": self.failed,
         }
         try:
             self._means.state.write_service(self.name, record)
@@ -102,7 +105,7 @@ class Service:
         settled = rollout.settled(self._goal(), self._slots())
         if not settled and self._trouble():
             return "failing"
-        if self.goal.spec != self.wanted.spec:
+        if self.goal.spec != self.wanted.spec or self.failed == self.generation:
             return "rolled back" if settled else "rolling back"
         return "settled" if settled else "rolling"
 
@@ -112,6 +115,8 @@ class Service:
         """Take in what the configuration says now."""
         before, self.wanted = self.wanted, group
         self._retired = False
+        if group.instances != before.instances:
+            self.failed = 0  # the last roll-out may have, this change has not
         if group.spec != before.spec:
             self._aim(group)
         elif self.goal.spec == group.spec:
@@ -128,6 +133,7 @@ class Service:
         """Do not even try what the configuration says now, as it cannot end well; go on as before."""
         self.wanted, self.reason = group, reason
         self.generation += 1
+        self.failed = self.generation
         say(f"{self.name}: not rolled out: {reason}", ERROR)
         self._remember()
 
@@ -140,7 +146,7 @@ class Service:
         # What runs is another version from now on: should the new ones fail, it stays.
         past = self.goal._replace(spec=f"{self.goal.spec}~{self.generation}")
         for index in indices:
-            self.instances[index].version = past.spec
+            self.instances[index].count_as(past.spec)
         if self.stable is not None:
             self.stable = past
         self._aim(self.goal, self.reason)
@@ -221,13 +227,23 @@ class Service:
         return bool(ended)
 
     def _roll_back_if_it_fails(self) -> None:
-        if self.stable is None or self.stable.spec == self.goal.spec or self._retired:
+        goal, stable = self.goal, self.stable
+        if stable is None or stable.spec == goal.spec or self._retired:
             return
-        self.reason = self._failure()
-        if self.reason:
-            say(f"{self.name}: rolled back to the version before: {self.reason}", ERROR)
-            self.goal = self.stable._replace(instances=self.wanted.instances)
-            self._remember()
+        reason = self._failure()
+        if not reason:
+            return
+        self.reason, self.failed = reason, self.generation
+        if stable.facts == goal.facts:  # a restart: what runs is what it was
+            say(f"{self.name}: not restarted: {reason}", ERROR)
+            self.stable = goal
+            for instance in self.instances.values():
+                if instance.version == stable.spec:
+                    instance.count_as(goal.spec)
+        else:
+            say(f"{self.name}: rolled back to the version before: {reason}", ERROR)
+            self.goal = stable._replace(instances=self.wanted.instances)
+        self._remember()
 
     def _failure(self) -> str:
         """Why an instance that this roll-out has started has failed; "" when none has."""
@@ -239,8 +255,10 @@ class Service:
         """Why it does not get where it should; "" when it is on its way."""
         if self.stable is None:
             return self._failure()
-        stuck = (one for one in self._of_the_goal() if one.machine.state in (State.BACKOFF, State.FAILED))
-        return next((one.reason for one in stuck), "")
+        # What a roll-out has started is not stuck when it fails, but rolled back, see `advance`.
+        tried = self.generation if self.stable.spec != self.goal.spec else None
+        here = (one for one in self._of_the_goal() if one.generation != tried)
+        return next((one.reason for one in here if one.machine.state in (State.BACKOFF, State.FAILED)), "")
 
     def _of_the_goal(self) -> list[Supervised]:
         return [one for one in self.instances.values() if one.version == self.goal.spec]
@@ -286,6 +304,7 @@ class Service:
         return {
             "name": self.name,
             "phase": self.phase,
+            "failed": self.failed == self.generation,  # the last roll-out
             "reason": self.reason or self._trouble(),
             "generation": self.generation,
             "instances": self.goal.instances,

@@ -173,6 +173,11 @@ class Supervised:
         self.group = group
         self.machine.policy = group.policy
 
+    def count_as(self, version: str) -> None:
+        """Be of this version from now on, in the eyes of roll-outs; what runs stays as it is."""
+        self.version = version
+        self._write_state()
+
     def hear(self, message: dict[str, str]) -> None:
         """Take what the instance says of itself."""
         more = self._signs.hear(message)
