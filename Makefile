@@ -4,7 +4,7 @@ PYTHON ?= python3
 PORT   ?= 80
 BIN    := .venv/bin
 
-.PHONY: help demo test lint unit vm docs bench-launch bench-rollout clean
+.PHONY: help demo test lint unit soak vm docs bench-launch bench-rollout clean
 
 help: ## show what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -12,7 +12,7 @@ help: ## show what can be made
 demo: .venv/runs ## serve an example on port 80 (PORT= to change) from three instances; Ctrl-C ends it
 	@PORT=$(PORT) $(BIN)/python examples/hello/demo
 
-test: lint docs unit vm ## everything: lint, types, docs, unit and kernel tests, tests in the virtual machine
+test: lint docs unit soak vm ## everything: lint, types, docs, unit and kernel tests, tests in the virtual machine
 
 lint: .venv/tests ## ruff and mypy
 	$(BIN)/ruff check . integration/vm examples/hello/demo
@@ -26,6 +26,10 @@ unit: .venv/tests ## tests that need no virtual machine; they need root
 	@scripts/need bubblewrap crun vagrant vagrant-libvirt golang-go nodejs systemd
 	$(BIN)/pytest
 
+soak: .venv/tests ## a minute of roll-outs, restarts and kills at random, under load
+	$(BIN)/python -m benchmarks.rollout.soak --seconds 30
+	$(BIN)/python -m benchmarks.rollout.soak --seconds 30 --reuse-port
+
 vm: .venv/tests ## tests of limits, OOM and systemd in a virtual machine
 	$(BIN)/python integration/vm test
 
@@ -34,7 +38,7 @@ bench-launch: .venv/tests ## time a start against bwrap and crun on this host
 	$(BIN)/python -m benchmarks.launch
 
 bench-rollout: .venv/tests ## upgrades, bad versions and kill -9 under load, beside circus, supervisord and gunicorn
-	$(BIN)/python -m benchmarks.rollout
+	$(BIN)/python -m benchmarks.rollout --plot docs/_static/rollout.svg
 
 # Without -e in "compat" mode every start would pay for an import hook of setuptools.
 .venv/runs: setup.cfg pyproject.toml

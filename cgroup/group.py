@@ -45,7 +45,7 @@ class Group:
         Raises `Refused` when there is none, or when it is no v2 group (it has no cgroup.controllers).
         """
         group = cls._at(path, path, None)
-        if not group._alive():
+        if not group.exists:
             group.close()
             sentence = f"{path} has no cgroup.controllers: give a directory of a cgroup v2 file system"
             raise NoSuchFile(errno.ENOENT, sentence, path)
@@ -105,6 +105,15 @@ class Group:
         """The names of the child groups, in no order."""
         with os.scandir(self.fd) as entries:
             return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+
+    @property
+    def exists(self) -> bool:
+        """Whether the group is there still; the descriptor outlives it."""
+        try:
+            os.stat("cgroup.controllers", dir_fd=self.fd)
+        except FileNotFoundError:
+            return False
+        return True
 
     def remove(self, timeout: float = 5.0) -> None:
         """Remove the group with all groups below it, then close it; one that is gone already is no error.
@@ -311,19 +320,12 @@ class Group:
 
     def _why_absent(self, name: str, error: FileNotFoundError) -> CgroupError:
         controller = name.partition(".")[0]
-        if not self._alive():
+        if not self.exists:
             # Opening a file says ENOENT then, reading an open one ENODEV: the latter is the truth.
             return refused("open", self._path(name), OSError(errno.ENODEV, os.strerror(errno.ENODEV)))
         if _needs_controller(name) and controller not in self.offered:
             return explain_missing(controller, self.path)
         return refused("open", self._path(name), error)
-
-    def _alive(self) -> bool:
-        try:
-            os.stat("cgroup.controllers", dir_fd=self.fd)
-        except FileNotFoundError:
-            return False
-        return True
 
     def _path(self, name: str) -> str:
         return f"{self.path}/{component(name)}"

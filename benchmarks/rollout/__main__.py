@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 
 from .contenders import Contender, everyone
@@ -17,6 +18,8 @@ from .stage import INSTANCES, Failed, memory_is_limited
 from .table import LEGEND, table
 from .trial import SCENARIOS, Scenario, Trial, perform
 
+_NICE = -15
+_TITLE = "How long clients wait for an answer, and how many get none"
 _NO_MEMORY = (
     "cgroup v2 has no memory controller on this host, so that no instance can be limited: integration/vm has a host "
     "where it can"
@@ -31,6 +34,8 @@ def main() -> int:
     try:
         if os.geteuid() != 0:
             raise Failed("cgroups and instances need root: run as root")
+        # What else runs on the host would be measured with the contenders, who all inherit this.
+        os.nice(_NICE)
         return _run(options)
     except (Failed, OSError) as error:
         print(f"benchmarks.rollout: {error}", file=sys.stderr)
@@ -74,12 +79,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.json:
         _write(options.json, json.dumps(document(trials, cells, {**host, "plan": plan._asdict()})) + "\n")
     if options.plot:
-        _write(
-            options.plot,
-            svg(
-                trials, cells, f"Time until a request is answered; red: it failed. At 0 s it happens. {host['kernel']}"
-            ),
-        )
+        _write(options.plot, svg(trials, cells, _TITLE, _introduction(host, plan).splitlines()))
     return int(options.check and not (judged and all(verdict.kept for verdict in judged)))
 
 
@@ -118,6 +118,7 @@ def _host() -> dict[str, object]:
         "kernel": f"Linux {name.release} {name.machine}",
         "cpus": len(os.sched_getaffinity(0)),
         "load": os.getloadavg()[0],
+        "date": time.strftime("%Y-%m-%d"),
         "python": sys.version.split()[0],
         "instances": INSTANCES,
     }
@@ -125,7 +126,7 @@ def _host() -> dict[str, object]:
 
 def _introduction(host: dict[str, object], plan: Plan) -> str:
     return (
-        f"{host['kernel']}, {host['cpus']} cpus, load {host['load']:.2f}, Python {host['python']}\n"
+        f"{host['date']}, {host['kernel']}, {host['cpus']} cpus, load {host['load']:.2f}, Python {host['python']}\n"
         f"{INSTANCES} instances, 10 ms of work per request; {plan.fresh:g} requests a second on connections of their "
         f"own and {plan.kept:g} on {plan.connections} that are kept; {plan.timeout:g} s until a request has failed"
     )

@@ -37,7 +37,7 @@ class Goal(NamedTuple):
 
 
 class Expected(NamedTuple):
-    """What a command ought to answer, and what ought to run when all has settled."""
+    """What a command may answer, and what ought to run then when all has settled."""
 
     code: int
     goal: Goal
@@ -58,22 +58,25 @@ class Step(NamedTuple):
         """The name of a version that this step brings; no other step has it."""
         return f"v{self.number}"
 
-    def expected(self, goal: Goal) -> Expected:
-        """What ought to come of it, `goal` being what runs now."""
-        return {
-            Action.NOTHING: Expected(0, goal),
-            Action.SCALE: Expected(0, goal._replace(instances=self.instances)),
-            Action.RESTART: Expected(0, goal),
-            Action.GOOD: Expected(0, goal._replace(version=self.version)),
-            Action.SLOW: Expected(0, goal._replace(version=self.version)),
-            Action.FAILS_AT_ONCE: Expected(1, goal),
-            Action.FAILS_LATER: Expected(1, goal),
-            Action.FAULTY_FILE: Expected(2, goal),
-        }[self.action]
+    def expected(self, goal: Goal) -> tuple[Expected, ...]:
+        """What may come of it, `goal` being what runs now; if nobody is killed, there is one thing only."""
+        asked = {
+            Action.SCALE: goal._replace(instances=self.instances),
+            Action.GOOD: goal._replace(version=self.version),
+            Action.SLOW: goal._replace(version=self.version),
+        }.get(self.action, goal)
+        code = {Action.FAILS_AT_ONCE: 1, Action.FAILS_LATER: 1, Action.FAULTY_FILE: 2}.get(self.action, 0)
+        return Expected(code, asked), *self._exceptions(goal, asked)
 
-    def allows(self, code: int, expected: Expected) -> bool:
-        """Whether a command may answer this: one whose supervisor was killed cannot know how it ended."""
-        return code == expected.code or (self.victim is Victim.SUPERVISOR and code == 1)
+    def _exceptions(self, goal: Goal, asked: Goal) -> Iterator[Expected]:
+        if self.victim is Victim.INSTANCE and self.action in (Action.GOOD, Action.SLOW, Action.RESTART):
+            yield Expected(1, goal)  # an instance of a new version that is killed has failed
+        elif self.victim is Victim.SUPERVISOR and self.action is not Action.FAULTY_FILE:
+            # Whether the command meets a supervisor, and sees the end, is a matter of the moment.
+            yield Expected(0, asked)
+            yield Expected(1, asked)
+            if self.action is Action.SCALE:
+                yield Expected(1, goal)
 
     def sentence(self) -> str:
         """Say it."""

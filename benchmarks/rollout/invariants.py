@@ -22,6 +22,7 @@ class Instance(NamedTuple):
     """One instance, as its state file and /proc have it."""
 
     name: str
+    version: str  # that of its image
     state: str
     pid: int | None  # of the application
     generation: int
@@ -55,10 +56,10 @@ def descriptors(name: str, links: Mapping[int, str], listening: Collection[str])
             yield f"a: descriptor {number} of {name} is {link}, which it did not open"
 
 
-def requests(samples: Iterable[Sample]) -> Iterator[str]:
-    """Invariant b: no request is lost but those inside a process that died."""
+def requests(samples: Iterable[Sample], kills: Collection[float] = ()) -> Iterator[str]:
+    """Invariant b: no request is lost but those inside a process that died; ``kills`` are when some were killed."""
     every = list(samples)
-    lost = set(inside_the_dying(every))
+    lost = set(inside_the_dying(every, kills))
     for sample in failures(every):
         if sample not in lost:
             kind = "kept" if sample.kept else "fresh"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from contextlib import suppress
@@ -12,6 +11,7 @@ from pathlib import Path
 import cgroup
 from lithos_runner.status.readings import Observer
 
+from . import image
 from .contenders import Report
 from .invariants import Instance
 from .stage import BACKLOG, INSTANCES, MEMORY_LIMIT, PATIENCE, PYTHON, Failed, Stage, kill, release, run, until
@@ -20,11 +20,9 @@ LITHOS = (sys.executable, "-m", "lithos_runner.commands.main")
 SANDBOX, PROCESS = "bench", "web"
 NAME = f"{SANDBOX}/{PROCESS}"
 USER = 65534
-SOAK = 2.0  # seconds: twice as long as a version goes well that fails late
+WATCHED = 2.0  # seconds that a new version is watched: twice as long as one goes well that fails late
+DRAIN_TIME = 1.0  # seconds: clients who keep their connections busy would keep them for the default of 10 s
 COMMAND_TIME = 60.0  # seconds that a command may take which waits for a roll-out
-# What an image needs beside the host's /usr to be a root file system, as on Debian with a merged /usr.
-_MOUNT_POINTS = ("dev", "etc", "proc", "run", "sys", "tmp", "usr")
-_LINKS = ("bin", "lib", "lib64", "sbin")
 
 
 class Site:
@@ -39,9 +37,10 @@ class Site:
         self.slice = f"{stage.folder.name}.slice"
 
     def create(self) -> None:
-        """Write the master and the sandbox file. JSON is YAML."""
+        """Write the master and the sandbox file, and make what all images have in common. JSON is YAML."""
         for name in ("sandboxes", "processes", "images"):
             (self._folder / name).mkdir()
+        image.make(self._folder / "base")
         master = {
             "runtime-dir": self._runtime,
             "default-log-dir": f"{self._folder}/logs",
@@ -51,7 +50,6 @@ class Site:
         }
         sandbox = {
             "image-dir": f"{self._folder}/images",
-            "readonly-paths": {"/usr": "/usr"},
             "allow-users": [USER],
             "allow-groups": [USER],
             "allow-tcp-ports": [self._stage.port],
@@ -60,15 +58,15 @@ class Site:
         self.write(f"sandboxes/{SANDBOX}.yaml", json.dumps(sandbox))
 
     def image(self, version: str, behaviour: str) -> None:
-        """Make the image of a version: the application, its container file, and a place for the host's /usr."""
-        root = self._folder / "images" / version
-        for name in _MOUNT_POINTS:
-            (root / name).mkdir(parents=True)
-        for name in _LINKS:
-            with suppress(OSError):  # no link on this host
-                (root / name).symlink_to(os.readlink(f"/{name}"))
+        """Make the image of a version: a Python, the application, and its container file."""
+        root = self.root(version)
+        image.copy(self._folder / "base", root)
         release(root / "app", version, behaviour)
         self.write(f"images/{version}/web.yaml", self._container())
+
+    def root(self, version: str) -> Path:
+        """The directory of the image of a version."""
+        return self._folder / "images" / version
 
     def _container(self) -> str:
         limit = "" if self._memory_limit is None else f"memory-limit: {self._memory_limit}\n"
@@ -77,8 +75,7 @@ class Site:
             "arguments: [-ES, /app/app.py, '3']\n"
             f"user-id: {USER}\n"
             f"group-id: {USER}\n"
-            "volumes:\n"
-            "  /usr: !Readonly /usr\n"
+            f"drain-timeout: {DRAIN_TIME}\n"
             "tcp-ports:\n"
             f"  {self._stage.port}:\n"
             "    fd: 3\n"
@@ -89,7 +86,9 @@ class Site:
 
     def processes(self, file: str, version: str, instances: int = INSTANCES) -> Path:
         """Write a process file."""
-        upgrade = {"max-surge": instances, "soak": SOAK}
+        # Before it has clients, where that can be.
+        watched = "warm-up" if self._reuse_port else "soak"
+        upgrade = {"max-surge": instances, watched: WATCHED}
         entry = {"image": version, "config": "/web.yaml", "instances": instances, "upgrade": upgrade}
         return self.write(file, json.dumps({PROCESS: entry}))
 
@@ -109,7 +108,15 @@ class Site:
         with Observer() as observer:
             found = [one for one in observer.supervisors() if one.runtime == self._runtime]
             return [
-                Instance(one.name, one.state, observer.observe(one).pid, one.generation, one.restarts, one.cgroup)
+                Instance(
+                    one.name,
+                    Path(one.image).name,
+                    one.state,
+                    observer.observe(one).pid,
+                    one.generation,
+                    one.restarts,
+                    one.cgroup,
+                )
                 for supervisor in found
                 for one in supervisor.instances
             ]
@@ -186,8 +193,16 @@ class Lithos:
 
     def replace_supervisor(self) -> None:
         """Do `kill -9` to the supervisor and start the next one, whatever it finds."""
+        self.kill_only_the_supervisor()
+        self.restart_supervisor()
+
+    def kill_only_the_supervisor(self) -> None:
+        """Do `kill -9` to the supervisor, and start none."""
         self.supervisor.kill()
         self.supervisor.wait()
+
+    def restart_supervisor(self) -> None:
+        """Start the next one, as an init does."""
         self._process = self.stage.restart(*self.site.command("tree"))
 
     @property

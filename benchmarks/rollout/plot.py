@@ -11,23 +11,30 @@ from .results import Cell, Cells
 from .samples import Outcome, Sample
 from .trial import SCENARIOS, Trial
 
-_LEFT, _TOP, _BOTTOM = 132, 66, 30
-_WIDTH, _HEIGHT, _CAPTION, _GAP = 148, 66, 16, 10  # of one small picture, the line below it, between two
-_BEFORE, _AFTER = -2.0, 10.0  # seconds from the event that are shown
-_BIN = 0.1  # seconds that share one stroke
+_LEFT, _TOP, _BOTTOM = 164, 112, 30
+_WIDTH, _HEIGHT, _CAPTION, _GAP = 172, 66, 16, 12  # of one small picture, the line below it, between two
+_BEFORE, _AFTER = -2.0, 20.0  # seconds from the event that are shown
+_BIN = 0.125  # seconds that share one stroke
 _FLOOR, _CEILING = 0.005, 5.0  # seconds; latency is drawn on a logarithmic scale
 _MARKS = ((0.01, "10 ms"), (0.1, "0.1 s"), (1.0, "1 s"))
 
+# The card brings its own background: the page's colours may differ from what the system prefers.
 _STYLE = (
-    "text{font:12px sans-serif;fill:#333}.title{font-weight:bold;font-size:14px}.name{font-weight:bold}"
-    ".small{font-size:10px;fill:#777}.bad{font-weight:bold;fill:#c0392b}.good{fill:#2e7d32}.frame{fill:#fafafa;stroke:#ddd}"
-    ".mark{stroke:#e4e4e4}.event{stroke:#999;stroke-dasharray:2 2}.ok{stroke:#7a9cc6;fill:none;stroke-width:1.2}"
-    ".ours{stroke:#d9822b;fill:none;stroke-width:1.2}.failed{fill:#c0392b}"
+    "text{font:12px system-ui,-apple-system,'Segoe UI','DejaVu Sans',sans-serif;fill:#1f2328}"
+    ".title{font-weight:600;font-size:15px}.name{font-weight:600}.small{font-size:11px;fill:#57606a}"
+    ".bad{font-weight:600;fill:#cf222e}.good{fill:#1a7f37}.card{fill:#fff}.frame{fill:#f6f8fa;stroke:#d0d7de}"
+    ".mark{stroke:#d8dee4}.event{stroke:#57606a}.ended{stroke:#57606a;stroke-dasharray:2 3}"
+    ".theirs{stroke:#6e8fb8;fill:none;stroke-width:1.3}.ours{stroke:#1f6feb;fill:none;stroke-width:1.3}"
+    ".failed{fill:#cf222e}"
+    "@media (prefers-color-scheme:dark){text{fill:#e6edf3}.small{fill:#9ea7b3}.bad,.failed{fill:#ff7b72}"
+    ".good{fill:#3fb950}.card{fill:#0d1117}.frame{fill:#161b22;stroke:#30363d}.mark{stroke:#21262d}"
+    ".event,.ended{stroke:#9ea7b3}.ours{stroke:#58a6ff}}"
 )
+_KEY = "solid line: it happens; dotted line: the command has ended; red: the part of the requests that failed"
 
 
-def svg(trials: Sequence[Trial], cells: Cells, title: str) -> str:
-    """Draw every trial, and below it the number of its failed requests."""
+def svg(trials: Sequence[Trial], cells: Cells, title: str, notes: Sequence[str]) -> str:
+    """Draw every trial, and below it the number of its failed requests; ``notes`` are lines below the title."""
     names = list(dict.fromkeys(trial.contender for trial in trials))
     keys = [scenario for scenario in SCENARIOS if any(trial.scenario == scenario.key for trial in trials)]
     width = _LEFT + len(keys) * (_WIDTH + _GAP) + 4
@@ -38,9 +45,11 @@ def svg(trials: Sequence[Trial], cells: Cells, title: str) -> str:
     rows = {name: _TOP + place * (_HEIGHT + _CAPTION + _GAP) for place, name in enumerate(names)}
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} viewBox="0 0 {width} {height}" role="img">',
-        f"<title>{words}</title><style>{_STYLE}</style><rect {size} fill='#fff'/>",
-        f'<text class="title" x="12" y="22">{words}</text>',
+        f"<title>{words}</title><style>{_STYLE}</style><rect class='card' {size} rx='8'/>",
+        f'<text class="title" x="12" y="24">{words}</text>',
     ]
+    for place, note in enumerate([_KEY, *notes]):
+        lines.append(f'<text class="small" x="12" y="{44 + 15 * place}">{escape(note)}</text>')
     lines += [f'<text x="{columns[one.key]}" y="{_TOP - 10}">{escape(one.title)}</text>' for one in keys]
     for name, y in rows.items():
         lines.append(f'<text class="name" x="12" y="{y + 14}">{escape(name)}</text>')
@@ -70,8 +79,11 @@ def _picture(trial: Trial) -> Iterator[str]:
     for seconds, _ in _MARKS:
         yield f'<line class="mark" x2="{_WIDTH}" y1="{_y(seconds):.1f}" y2="{_y(seconds):.1f}"/>'
     yield f'<line class="event" x1="{_x(0):.1f}" x2="{_x(0):.1f}" y2="{_HEIGHT}"/>'
+    ended = trial.ended - trial.event
+    if ended < _AFTER:
+        yield f'<line class="ended" x1="{_x(ended):.1f}" x2="{_x(ended):.1f}" y2="{_HEIGHT}"/>'
     bins = _bins(trial)
-    yield f'<path class="{"ours" if trial.contender.startswith("lithos") else "ok"}" d="{_strokes(bins)}"/>'
+    yield f'<path class="{"ours" if trial.contender.startswith("lithos") else "theirs"}" d="{_strokes(bins)}"/>'
     yield from _failures(bins)
 
 
@@ -114,7 +126,7 @@ def _failures(bins: dict[int, list[Sample]]) -> Iterator[str]:
 def _axis(columns: dict[str, int], height: int) -> Iterator[str]:
     """Seconds since it happened, below the last row."""
     for x in columns.values():
-        for seconds in (0, 5, 10):
+        for seconds in (0, 5, 10, 15, 20):
             anchor = "end" if seconds == _AFTER else "middle"
             unit = " s" if seconds == _AFTER else ""
             place = f'x="{x + _x(seconds):.1f}" y="{height - 14}" text-anchor="{anchor}"'

@@ -44,7 +44,8 @@ def cell(trial: Trial) -> Cell:
     after = between(samples, trial.event, end + 1)
     # One that was due a moment before may have been hit by it.
     failed = failures(sample for sample in samples if sample.end >= trial.event)
-    lost = set(inside_the_dying(samples)) & set(failed) if scenario.deadly else set()
+    kills = [trial.event] if scenario.key == "kill-instance" else []
+    lost = set(inside_the_dying(samples, kills)) & set(failed) if scenario.deadly else set()
     avoidable = [sample for sample in failed if sample not in lost]
     return Cell(
         latency(between(samples, start + WARM_UP, trial.event)),

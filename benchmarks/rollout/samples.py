@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -67,14 +67,16 @@ def versions(samples: Iterable[Sample]) -> tuple[str, ...]:
 # A fresh connection may be cut before the process has said who it is. Under load a process answers many times in
 # such a time, so that the last that was heard of it is never further from its death.
 _LAST_WORDS = 0.25  # seconds
+_DYING = 1.0  # seconds that a process may take to die on a host that stands still
 
 
-def inside_the_dying(samples: Iterable[Sample]) -> list[Sample]:
+def inside_the_dying(samples: Iterable[Sample], kills: Collection[float] = ()) -> list[Sample]:
     """The requests that were lost inside a process that died while it served them.
 
     Such a request was cut, and the process that it was in answers none that is due after that. No supervisor can
     save it: the connection was accepted, and the kernel closes it with its only owner. Ask this only where a process
-    dies: for one cut before its process had said who it is, it is enough that one fell silent at that time.
+    dies: for one cut before its process had said who it is, it is enough that one fell silent at that time, or was
+    killed at one of the moments ``kills``.
     """
     last: dict[str, Sample] = {}
     cut = []
@@ -85,8 +87,13 @@ def inside_the_dying(samples: Iterable[Sample]) -> list[Sample]:
             cut.append(sample)
     inside = [sample for sample in cut if sample.life and not _lives_after(sample.end, last.get(sample.life))]
     deaths = [sample.end for sample in (*last.values(), *inside)]
-    unknown = (sample for sample in cut if not sample.life)
-    return inside + [one for one in unknown if any(abs(death - one.end) <= _LAST_WORDS for death in deaths)]
+    unknown = [sample for sample in cut if not sample.life]
+    return inside + [
+        one
+        for one in unknown
+        if any(abs(death - one.end) <= _LAST_WORDS for death in deaths)
+        or any(0 <= one.end - kill <= _DYING for kill in kills)
+    ]
 
 
 def _lives_after(moment: float, last_answer: Sample | None) -> bool:

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
@@ -42,6 +42,9 @@ class Soak:
         self.service = service
         self.goal = Goal("v1", INSTANCES)
         self.complaints: list[str] = []
+        self._victim: int | None = None  # the instance's process that was killed last
+        self._kills: list[float] = []  # when such a process was killed
+        self._said = service.stage.folder / "said"  # by the last command
         self._settled: list[tuple[float, float, str]] = []  # from, until, the version that ought to serve
 
     def run(self, seed: int, seconds: float) -> tuple[Sample, ...]:
@@ -56,7 +59,7 @@ class Soak:
                 self._do(step)
             self._pause(WARM_UP)
             samples = load.finish()
-        self._complain("load", invariants.requests(samples))
+        self._complain("load", invariants.requests(samples, self._kills))
         for start, until_then, version in self._settled:
             within = (sample for sample in samples if start <= sample.at and sample.end <= until_then)
             self._complain("load", invariants.served(within, version))
@@ -73,18 +76,29 @@ class Soak:
         expected = step.expected(self.goal)
         code = self._act(step, expected)
         print(f"{step.version}: {step.sentence()}: exit {code}", flush=True)
-        if not step.allows(code, expected):
-            self._complain(step.version, [f"exit {code}, expected {expected.code}"])
-        self.goal = expected.goal
-        if not until(self._has_settled, _SETTLING):
-            raise Failed(f"{step.version}: {self.service.site.instances()} has not become {self.goal}")
+        goals = [one.goal for one in expected if one.code == code]
+        if not goals:
+            codes = " or ".join(str(one.code) for one in expected)
+            self._complain(step.version, [f"exit {code}, expected {codes}: {self._said.read_text().strip()}"])
+        self._settle(step, goals or [one.goal for one in expected])
         self._examine(step, before)
 
-    def _act(self, step: Step, expected: Expected) -> int:
+    def _settle(self, step: Step, goals: Sequence[Goal]) -> None:
+        """Wait until one of these runs, and nothing else. Raises Failed when that never comes."""
+        if not until(lambda: self._has_become(goals), _SETTLING):
+            raise Failed(f"{step.version}: {self.service.site.instances()} has not become {goals}")
+
+    def _has_become(self, goals: Sequence[Goal]) -> bool:
+        runs = self._runs()
+        if runs is None or runs not in goals or self._victim in self._pids():
+            return False
+        self.goal = runs
+        return True
+
+    def _act(self, step: Step, expected: Sequence[Expected]) -> int:
         """Give the command, kill meanwhile, and look all the time; return the command's exit code."""
-        command = subprocess.Popen(
-            self._command(step), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        with self._said.open("wb") as said:
+            command = subprocess.Popen(self._command(step), stdin=subprocess.DEVNULL, stdout=said, stderr=said)
         start = time.monotonic()
         killed = step.victim is Victim.NOBODY
         try:
@@ -117,22 +131,24 @@ class Soak:
 
     def _kill(self, step: Step) -> None:
         if step.victim is Victim.INSTANCE:
-            running = [one.pid for one in self.service.site.instances() if one.pid]
+            self._victim = random.Random(step.number).choice(self._pids())  # noqa: S311 - repeatable
+            self._kills.append(time.monotonic())
             with suppress(ProcessLookupError):  # a version that ends by itself was faster
-                kill(random.Random(step.number).choice(running))  # noqa: S311 - repeatable
+                kill(self._victim)
             return
         before = self.service.site.instances()
         self.service.replace_supervisor()
         if step.action is Action.NOTHING:
-            until(self._has_settled)
+            until(lambda: self._runs() == self.goal)
             self._complain(step.version, invariants.adopted(before, self.service.site.instances()))
 
     # Looking on
 
-    def _look(self, step: Step, expected: Expected) -> None:
+    def _look(self, step: Step, expected: Sequence[Expected]) -> None:
         """Ask for c and d, while a command is at work."""
         if instances := self._at_one_moment():
-            least, most = sorted((self.goal.instances, expected.goal.instances))
+            counts = (self.goal.instances, *(one.goal.instances for one in expected))
+            least, most = min(counts), max(counts)
             dead = step.victim is Victim.INSTANCE
             self._complain(step.version, invariants.crowd(instances, Bounds(least - dead, 2 * most)))
 
@@ -143,8 +159,17 @@ class Soak:
             seen = again
         return seen
 
-    def _has_settled(self) -> bool:
-        return self.service.site.are_ready(self.goal.instances)
+    def _pids(self) -> list[int]:
+        return [one.pid for one in self.service.site.instances() if one.pid]
+
+    def _runs(self) -> Goal | None:
+        """What runs, when it is of one version and all of it is ready, and nothing more is to come or to go."""
+        instances = self.service.site.instances()
+        places = {f"{NAME}.{index}" for index in range(len(instances))}
+        if {one.name for one in instances} != places or {one.state for one in instances} != {"ready"}:
+            return None
+        version, *others = {one.version for one in instances}
+        return None if others else Goal(version, len(instances))
 
     def _examine(self, step: Step, before: list[Instance]) -> None:
         """Ask for a, e, f and g, when all has settled."""

@@ -102,7 +102,7 @@ class Stage:
 def stage() -> Iterator[Stage]:
     """Make a stage and take it down again, whatever happens."""
     # Not /tmp, which an instance of ours has for itself.
-    folder = Path(tempfile.mkdtemp(prefix="rollout-", dir="/var/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix=f"rollout-{os.getpid()}-", dir="/var/tmp"))
     folder.chmod(0o755)
     hierarchy = cgroup.find()
     with cgroup.Group.open(hierarchy.mount) as root:

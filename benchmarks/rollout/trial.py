@@ -20,7 +20,7 @@ WARM_UP = 1.0  # seconds of load that do not count: the other instances are stil
 STEADY = 2.0  # seconds before it happens
 AFTERWARDS = 6.0  # seconds of load after it, at least: bad versions do their harm in that time
 TAIL = 2.0  # seconds of load after the command's end, at least: what serves then is what is left
-LONGEST = 40.0  # seconds of load, at most
+LONGEST = 90.0  # seconds of load, at most: longer than any command may take
 
 
 class Scenario(NamedTuple):

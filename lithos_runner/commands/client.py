@@ -18,6 +18,8 @@ from . import CommandError
 _ANSWER_TIMEOUT = 30.0  # seconds; a supervisor answers within milliseconds, unless the host is in trouble
 _POLL = 0.1  # seconds between two looks at a roll-out
 
+Failures = frozenset[tuple[str, int]]  # services that have failed, and in which generation
+
 
 class Client(NamedTuple):
     """A supervisor that lives."""
@@ -66,6 +68,7 @@ class Client(NamedTuple):
 
 # How a roll-out can end, and what is said of an end that nobody wanted.
 _FINAL = {"settled": "", "rolled back": "was rolled back", "failing": "does not get ready"}
+_WELL = ("rolling", "settled")
 
 
 class _Change:
@@ -75,6 +78,7 @@ class _Change:
         """``before``: what had failed before anything was asked for is no answer to it."""
         self._target = target
         self._before = {one["name"]: _version(one) for one in self.services(before)}
+        self._started = before["started"]
         self._generations: dict[str, int] = {}  # those that the change has led to
 
     def services(self, status: dict[str, Any]) -> list[dict[str, Any]]:
@@ -84,7 +88,8 @@ class _Change:
 
     def is_over(self, status: dict[str, Any], loads: int) -> bool:
         """Whether so many configurations have been taken in, and every roll-out has ended since."""
-        if status["loads"] < loads:
+        # Another supervisor has read the files at its start, and counts from then.
+        if status["loads"] < loads and status["started"] == self._started:
             return False
         services = self.services(status)
         self._generations = self._generations or {one["name"]: one["generation"] for one in services}
@@ -98,7 +103,7 @@ class _Change:
             name, end = one["name"], _FINAL[one["phase"]]
             if one["generation"] != self._generations.get(name, one["generation"]):
                 yield f"{name} was changed again before this was at its end"
-            elif end and (one["failed"] or one["phase"] == "failing") and self._before.get(name) != _version(one):
+            elif end and self._before.get(name) != _version(one):
                 yield f"{name} {end}: {one['reason']}"
 
 

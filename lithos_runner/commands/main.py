@@ -12,7 +12,7 @@ from . import CommandError
 
 # Each is a module beside this one with HELP, configure and run.
 COMMANDS = (
-    *("run", "tree"),
+    *("run", "tree", "cmd"),
     *("check", "plan", "switch", "scale", "restart", "upgrade"),
     *("ps", "top", "logs", "metrics"),
     *("clean", "schema"),

@@ -55,10 +55,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _desired(arguments: argparse.Namespace, master: str) -> Desired:
-    from ..supervisor import loader
+    from ..supervisor import wanted
 
     alternates = {arguments.sandbox: arguments.alternate_config} if arguments.sandbox else {}
-    return loader.read_host(master, alternates)
+    return wanted.read_host(master, alternates)
 
 
 def _wanted(desired: Desired) -> list[GroupFacts]:

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 MOST_INSTANCES = 10_000
 
 
-def add_limits(parser: argparse.ArgumentParser) -> None:
-    """Add --limits."""
+def add_limits(parser: argparse.ArgumentParser, default: str = "enforce") -> None:
+    """Add --limits; ``default`` says what holds without it."""
     parser.add_argument(
         "--limits",
         choices=("enforce", "available", "off"),
-        help="enforce: a limit that this host cannot set is an error (default); available: set those it can and name "
-        "the others; off: set none",
+        help="enforce: a limit that this host cannot set is an error; available: set those it can and name the "
+        f"others; off: set none (default: {default})",
     )
 
 

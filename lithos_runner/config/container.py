@@ -128,7 +128,6 @@ class Container:
         formats.one_of("kind", "Daemon", "Command", "CommandOrDaemon"),
         "`Daemon`: a process that is kept running; `Command`: one that is started by hand; or both.",
         default="Daemon",
-        refused=Refused.BY_RUN,
     )
     executable: str = key(formats.PROGRAM, "Absolute path of the program; `PATH` is not searched.")
     arguments: tuple[str, ...] = key(ListOf(Text(variables=True)), "Arguments, without the program itself.", default=())
@@ -277,7 +276,9 @@ class Container:
         refused=Refused.BY_RUN,
     )
     interactive: bool = key(
-        FLAG, "For commands: leave standard input and output as they are.", default=False, refused=Refused.BY_RUN
+        FLAG,
+        "For commands: somebody types at them, on [a terminal of their own](operating.md#one-off-commands).",
+        default=False,
     )
     restart_process_only: bool = key(
         FLAG,
@@ -505,6 +506,7 @@ def _load(path: str, values: Mapping[str, str], *, to_run: bool) -> Container:
     errors += [document.error(("variables", name), f"the value given is wrong: {why}") for name, why in wrong.items()]
     if to_run:
         errors += [_missing(document, name) for name in missing]
+        errors += _by_hand(document)
     if errors:
         raise ConfigErrors(errors)
     return document.value
@@ -512,6 +514,14 @@ def _load(path: str, values: Mapping[str, str], *, to_run: bool) -> Container:
 
 def _distrust(path: str, _: os.stat_result) -> list[Error]:
     return check_ownership(path)
+
+
+def _by_hand(document: Document[Container]) -> list[Error]:
+    kind = document.found.get(("kind",))
+    if kind is None or kind.value != "Command":
+        return []
+    message = "a Command is started by hand, with `lithos cmd` and a process file: make it a CommandOrDaemon"
+    return [document.error(("kind",), message)]
 
 
 def _missing(document: Document[Container], name: str) -> Error:

@@ -87,6 +87,21 @@ def kinds(meeting: Meeting) -> Iterator[Error]:
         yield meeting.error(("kind",), message)
 
 
+def sockets_of_commands(meeting: Meeting) -> Iterator[Error]:
+    """Nobody opens sockets of the host for a command; what may be a daemon as well has them as that."""
+    container = meeting.container.value
+    if container.kind != "Command" or meeting.sandbox.value.bridged_network is not None:
+        return
+    declared = {
+        "tcp-ports": container.tcp_ports,
+        "udp-ports": container.udp_ports,
+        "unix-sockets": container.unix_sockets,
+    }
+    for key in (key for key, sockets in declared.items() if sockets):
+        message = "no sockets are opened for a command: remove it, or make it a Daemon, or a CommandOrDaemon"
+        yield meeting.container.error((key,), message)
+
+
 class _Ids(NamedTuple):
     """Where user ids, or group ids, are written."""
 
@@ -415,7 +430,7 @@ def memory_in_all(sandbox: Document[Sandbox], meetings: list[Meeting]) -> Iterat
         yield sandbox.error(("memory-limit",), f"the instances may use {total} together, more than {whole} ({sums})")
 
 
-RULES = (kinds, users, groups, tcp_ports, udp_ports, volumes, unix_sockets, ip_addresses, memory)
+RULES = (kinds, sockets_of_commands, users, groups, tcp_ports, udp_ports, volumes, unix_sockets, ip_addresses, memory)
 """What must hold for every entry of a process file."""
 
 

@@ -10,10 +10,13 @@ import fcntl
 import os
 import sys
 
+from ..status import processes
+
 # An owner that no instance can have: who owns a memory file may chmod(2) it, and all instances run the same one.
 _NOT_AN_INSTANCE = 2**32 - 2
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 NAME = "dumb-init"
+STARTS = 0.005  # seconds between two looks at one that has only just been started
 
 
 def find() -> str:
@@ -37,6 +40,18 @@ def seal(path: str) -> int:
     os.fchown(memory, _NOT_AN_INSTANCE, _NOT_AN_INSTANCE)
     fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)
     return memory
+
+
+def has_started(pid: int) -> bool:
+    """Whether the child of the init ``pid`` is the application by now.
+
+    dumb-init catches every signal, and so does its child until execve(2): what is sent before is lost.
+    """
+    child = processes.first_child(pid)
+    try:
+        return child is not None and os.readlink(f"/proc/{child}/exe") != os.readlink(f"/proc/{pid}/exe")
+    except OSError:  # one of them has ended
+        return False
 
 
 def exit_status(code: int) -> tuple[int | None, int | None]:

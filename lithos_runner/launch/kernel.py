@@ -67,6 +67,7 @@ MS_REC = 0x4000
 MS_REMOUNT = 0x20
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 OPEN_TREE_CLONE = 1
+POLLIN = 1
 PR_CAPBSET_DROP = 24
 PR_CAPBSET_READ = 23
 PR_CAP_AMBIENT = 47
@@ -123,6 +124,12 @@ class cap_user_data(ctypes.Structure):  # noqa: N801
     """``struct __user_cap_data_struct`` of linux/capability.h; version 3 takes two of them."""
 
     _fields_ = [(name, ctypes.c_uint32) for name in ("effective", "permitted", "inheritable")]
+
+
+class pollfd(ctypes.Structure):  # noqa: N801
+    """``struct pollfd`` of poll.h."""
+
+    _fields_ = [("fd", ctypes.c_int), ("events", ctypes.c_short), ("revents", ctypes.c_short)]
 
 
 class sock_fprog(ctypes.Structure):  # noqa: N801
@@ -365,6 +372,7 @@ _fstat = _function("syscall", _long, _int, _pointer)
 _close_range = _function("syscall", _long, ctypes.c_uint, ctypes.c_uint, ctypes.c_uint)
 _pidfd_getfd = _function("syscall", _long, _int, _int, ctypes.c_uint)
 _connect = _function("connect", _int, _string, ctypes.c_uint)
+_poll = _function("poll", _pointer, _unsigned, _int)
 
 
 def dup2(source: int, target: int) -> Call:
@@ -405,6 +413,11 @@ def pidfd_getfd(pidfd: int, target: int) -> Call:
 def connect(descriptor: int, address: bytes) -> Call:
     """Connect, or with a ``struct sockaddr`` of AF_UNSPEC disconnect, which Python cannot say; see connect(2)."""
     return Call(_connect, (descriptor, address, len(address)))
+
+
+def poll(descriptor: int, events: int) -> Call:
+    """Return 1 when one of ``events`` has come to ``descriptor``, else 0, at once; see poll(2)."""
+    return Call(_poll, (ctypes.byref(pollfd(fd=descriptor, events=events)), 1, 0))
 
 
 # Steering of connections.

@@ -29,7 +29,7 @@ class Launcher:
     """Starts instances; not thread-safe, the process must have one thread."""
 
     def __init__(self, mount_point: str) -> None:
-        """Look at the host; ``mount_point`` is an empty directory of ours. Raises OSError, see ``survey``."""
+        """Look at the host; see ``survey`` for ``mount_point`` and for what is raised."""
         self.host: Host = survey(mount_point)
         self._templates: dict[Root, int] = {}
         # The mount table reports POLLPRI when it has changed: the copies would miss what was mounted since.
@@ -59,6 +59,7 @@ class Launcher:
         self._forget_templates()
         os.close(self._mounts)
         os.close(self.host.init)
+        os.close(self.host.parent)
 
     def _forget_templates(self) -> None:
         for namespace in self._templates.values():

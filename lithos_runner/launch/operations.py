@@ -14,6 +14,7 @@ import ctypes
 import errno
 import functools
 import os
+import signal
 import stat
 import struct
 from collections.abc import Callable
@@ -235,6 +236,23 @@ class DropRoot(NamedTuple):
             kernel.prctl(kernel.PR_CAP_AMBIENT, kernel.PR_CAP_AMBIENT_CLEAR_ALL),
             kernel.capset_empty(),
         ]
+
+
+class DieWithParent(NamedTuple):
+    """Let the kernel kill the instance when the process that starts it dies; see PR_SET_PDEATHSIG(2const).
+
+    After ``DropRoot``, as a change of user takes it back. A parent that has died before is seen by its pidfd
+    ``parent``: getppid(2) is 0 for every process outside of the PID namespace, alive or dead.
+    """
+
+    parent: int
+
+    def describe(self) -> str:
+        return "tie the instance to the process that starts it"
+
+    def calls(self) -> list[Call]:
+        alive = kernel.poll(self.parent, kernel.POLLIN).expect(0, "the process that starts it lives")
+        return [kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL), alive]
 
 
 class OpenOutput(NamedTuple):

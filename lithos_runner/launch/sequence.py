@@ -35,12 +35,14 @@ class Host(NamedTuple):
     init: int
     oom_score_adj: int = 0  # the supervisor's own, which children inherit
     fileno_limit: int = 0  # the supervisor's hard RLIMIT_NOFILE; beyond it a child needs privileges
+    parent: int = 0  # a pidfd of the process that starts instances
 
 
 def survey(mount_point: str) -> Host:
-    """Look at the host; ``mount_point`` is an empty directory where every instance's root is attached.
+    """Look at the host; ``mount_point`` is a directory that only root can change, to attach every instance's root at.
 
-    Raises OSError when the tiny init is not installed or /proc is not mounted.
+    That happens in a mount namespace of its own; what is in the directory is out of sight there. Raises OSError when
+    the tiny init is not installed or /proc is not mounted.
     """
     with open("/proc/sys/kernel/cap_last_cap") as file:
         last_capability = int(file.read())
@@ -55,6 +57,7 @@ def survey(mount_point: str) -> Host:
         init=init.seal(init.find()),
         oom_score_adj=_oom_score_adj(),
         fileno_limit=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
+        parent=os.pidfd_open(os.getpid()),
     )
 
 
@@ -106,7 +109,9 @@ def sequence(
     in which an earlier life of the instance ended; ``sources`` maps each descriptor that the application shall have
     to one of ours.
     """
-    plan = descriptors.plan(sources, (host.init,) if spec.init else ())
+    ours = _until_exec(spec, host)
+    plan = descriptors.plan(sources, ours)
+    moved = dict(zip(ours, plan.kept, strict=True))
     # The output file takes the place of what was given for 1 and 2.
     files = tuple((n, _identity(source)) for n, source in sources.items() if n not in (1, 2) or not spec.output)
     mounts = _kept_mounts(spec, host, namespace) if kept else _new_mounts(spec, host, namespace, sources)
@@ -128,6 +133,7 @@ def sequence(
         *(limit if privileged else []),
         operations.ChangeDirectory(spec.workdir),
         operations.DropRoot(spec.uid, spec.gid, host.last_capability),
+        *([operations.DieWithParent(moved[host.parent])] if spec.die_with_parent else []),
         *([operations.OpenOutput(spec.output)] if spec.output else []),
         *check,
         # Behind all that opens files: the numbers below a low limit may be those of the supervisor's descriptors.
@@ -135,16 +141,20 @@ def sequence(
         operations.RestrictSystemCalls(host.seccomp),
         operations.VerifyDescriptors(files),
         operations.Verify(spec.uid, spec.gid, host.last_capability),
-        operations.Execute(
-            spec.executable, spec.arguments, environment(spec), next(iter(plan.kept), None), spec.terminal
-        ),
+        operations.Execute(spec.executable, spec.arguments, environment(spec), moved.get(host.init), spec.terminal),
     ]
+
+
+def _until_exec(spec: LaunchSpec, host: Host) -> tuple[int, ...]:
+    """Return the descriptors of ours that are needed until execve(2)."""
+    return (*((host.init,) if spec.init else ()), *((host.parent,) if spec.die_with_parent else ()))
 
 
 def free_numbers(spec: LaunchSpec, host: Host, namespace: int, sources: Mapping[int, int]) -> range:
     """Return the descriptor numbers above all that the set-up needs where it may hold things of its own."""
-    first = max(*sources, *sources.values(), host.init, namespace) + 1
-    return range(first, first + max(volumes.held(spec), len(sources) + 1))
+    ours = _until_exec(spec, host)
+    first = max(*sources, *sources.values(), *ours, namespace) + 1
+    return range(first, first + max(volumes.held(spec), len(sources) + len(ours)))
 
 
 def _identity(descriptor: int) -> tuple[int, int]:

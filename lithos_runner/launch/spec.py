@@ -82,7 +82,8 @@ class LaunchSpec(NamedTuple):
     ``root``, ``image``, ``identity`` and ``devfs`` are the fields of ``Root``. ``output`` is a file of the instance
     that becomes its descriptors 1 and 2, "" for those that it is given. With ``terminal`` descriptor 0 is a
     terminal of nobody else, and becomes the one that controls the instance's session. ``notify`` is what the
-    application finds in NOTIFY_SOCKET, "" for nothing.
+    application finds in NOTIFY_SOCKET, "" for nothing. With ``die_with_parent`` the kernel kills the instance when the
+    process dies that has started it.
     """
 
     name: str
@@ -105,6 +106,7 @@ class LaunchSpec(NamedTuple):
     output: str = ""
     terminal: bool = False
     notify: str = ""
+    die_with_parent: bool = False
 
     @classmethod
     def decode(cls, fields: Mapping[str, Any]) -> LaunchSpec:

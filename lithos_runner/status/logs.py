@@ -184,10 +184,14 @@ class Follower:
 
 def harmless(line: bytes) -> bytes:
     """A line as a terminal may show it: what could move its cursor or type into it is written out (^[)."""
-    text = line.decode(errors="replace").rstrip("\r\n")
-    shown = _CONTROL.sub(_written_out, text)
+    shown = harmless_text(line.decode(errors="replace").rstrip("\r\n"))
     reset = "\x1b[0m" if "\x1b" in shown else ""
     return f"{shown}{reset}\n".encode()
+
+
+def harmless_text(text: str, kept: str = "") -> str:
+    """As `harmless`, for text that need not be one line; the control characters in `kept` stay."""
+    return _CONTROL.sub(lambda match: match[0] if match[0] in kept else _written_out(match), text)
 
 
 def _written_out(match: re.Match[str]) -> str:

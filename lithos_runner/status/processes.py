@@ -27,6 +27,11 @@ def is_alive(pid: int, start: int | None) -> bool:
     return fields is not None and int(fields[_START]) == start and fields[_STATE] not in (b"Z", b"X")
 
 
+def lives(pid: int) -> bool:
+    """Whether any process has ``pid`` now; a zombie does not count."""
+    return is_alive(pid, start_time(pid))
+
+
 def first_child(pid: int) -> int | None:
     """The oldest child of the main thread: of an init with one service, that service."""
     children = _read(f"/proc/{pid}/task/{pid}/children")

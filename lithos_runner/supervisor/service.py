@@ -20,6 +20,8 @@ from .listeners import ListenFailed
 from .messages import ERROR, WARN, say
 from .supervised import Means, Supervised
 
+STARTS = 32  # of a group in one turn of the loop, 3 ms each: nobody else is served meanwhile
+
 
 class Service:
     """All instances of a process group."""
@@ -30,8 +32,8 @@ class Service:
         self.stable: Group | None = None
         self.instances: dict[int, Supervised] = {}
         self.generation = 1
-        self.reason = ""  # why the last roll-out that failed did
-        self.failed = 0  # its generation
+        self.rejected = 0  # the last generation that was rolled back, or not even tried
+        self.reason = ""  # why it was
         self._means = means
         self._changed = changed
         self._retired = False
@@ -43,8 +45,8 @@ class Service:
         service = cls(group_of(record["wanted"]), means, changed)
         service.goal = group_of(record["goal"])
         service.stable = group_of(record["stable"]) if record["stable"] else None
-        service.generation, service.reason = record["generation"], record["reason"]
-        service.failed = record.get("failed", 0)
+        service.generation, service.rejected = record["generation"], record["rejected"]
+        service.reason = record["reason"]
         return service
 
     def begin(self) -> None:
@@ -86,8 +88,8 @@ class Service:
             "goal": plain_group(self.goal),
             "stable": plain_group(self.stable) if self.stable else None,
             "generation": self.generation,
+            "rejected": self.rejected,
             "reason": self.reason,
-            "failed": self.failed,
         }
         try:
             self._means.state.write_service(self.name, record)
@@ -105,7 +107,7 @@ class Service:
         settled = rollout.settled(self._goal(), self._slots())
         if not settled and self._trouble():
             return "failing"
-        if self.goal.spec != self.wanted.spec or self.failed == self.generation:
+        if self.rejected == self.generation:
             return "rolled back" if settled else "rolling back"
         return "settled" if settled else "rolling"
 
@@ -116,8 +118,10 @@ class Service:
         before, self.wanted = self.wanted, group
         self._retired = False
         if group.instances != before.instances:
-            self.failed = 0  # the last roll-out may have, this change has not
+            self.rejected = 0  # the last roll-out was, this change is not
         if group.spec != before.spec:
+            if self.stable is None and self._serves_everywhere():
+                self.stable = self.goal  # it had no time to prove itself, but a version that fails must not replace it
             self._aim(group)
         elif self.goal.spec == group.spec:
             self.goal = group
@@ -129,11 +133,18 @@ class Service:
         self._remember()
         self._soon()
 
+    def _serves_everywhere(self) -> bool:
+        """Whether the goal's version is ready in every place, proven or not."""
+        places = [self.instances.get(index) for index in range(self.goal.instances)]
+        return bool(places) and all(
+            one and one.version == self.goal.spec and one.machine.state is State.READY for one in places
+        )
+
     def reject(self, group: Group, reason: str) -> None:
         """Do not even try what the configuration says now, as it cannot end well; go on as before."""
         self.wanted, self.reason = group, reason
         self.generation += 1
-        self.failed = self.generation
+        self.rejected = self.generation
         say(f"{self.name}: not rolled out: {reason}", ERROR)
         self._remember()
 
@@ -145,10 +156,10 @@ class Service:
         """Replace instances by new ones of the same configuration, as in a roll-out."""
         # What runs is another version from now on: should the new ones fail, it stays.
         past = self.goal._replace(spec=f"{self.goal.spec}~{self.generation}")
+        if self.stable is not None or self._serves_everywhere():
+            self.stable = past
         for index in indices:
             self.instances[index].count_as(past.spec)
-        if self.stable is not None:
-            self.stable = past
         self._aim(self.goal, self.reason)
         self._soon()
 
@@ -189,11 +200,11 @@ class Service:
         self._roll_back_if_it_fails()
         slots = self._slots()
         goal = self._goal()
-        for kind, index in rollout.steps(goal, slots):
-            if kind is Kind.START:
-                self._start(index)
-            else:
-                self.instances[index].leave()
+        steps = rollout.steps(goal, slots)
+        for index in [step.index for step in steps if step.kind is Kind.STOP]:
+            self.instances[index].leave()
+        for index in [step.index for step in steps if step.kind is Kind.START][:STARTS]:
+            self._start(index)
         if rollout.settled(goal, slots):
             self._settle()
         if ended or any(slot.state is State.FAILED for slot in slots):
@@ -233,7 +244,7 @@ class Service:
         reason = self._failure()
         if not reason:
             return
-        self.reason, self.failed = reason, self.generation
+        self.reason, self.rejected = reason, self.generation
         if stable.facts == goal.facts:  # a restart: what runs is what it was
             say(f"{self.name}: not restarted: {reason}", ERROR)
             self.stable = goal
@@ -304,7 +315,6 @@ class Service:
         return {
             "name": self.name,
             "phase": self.phase,
-            "failed": self.failed == self.generation,  # the last roll-out
             "reason": self.reason or self._trouble(),
             "generation": self.generation,
             "instances": self.goal.instances,

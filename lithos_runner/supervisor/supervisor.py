@@ -59,6 +59,8 @@ def run(request: loader.Request, options: Options) -> None:
     """Supervise what ``request`` leads to until a signal ends it; raises Refusal (configuration) and Failure."""
     _allow_descriptors()
     try:
+        if not options.once:
+            request = request._replace(notes=loader.take_notes())
         desired = loader.load(request)
         host = options.host or desired.host
         if host is None or (options.once and desired.faults):
@@ -209,7 +211,8 @@ class Supervisor:
 
     def stop(self) -> None:
         """End all instances as the configuration says; the second time, kill what is left."""
-        notify(self._notify, "STOPPING=1")
+        # systemd would kill us after TimeoutStopSec, and what has not ended by then would live on.
+        notify(self._notify, f"STOPPING=1\nEXTEND_TIMEOUT_USEC={int(self._time_to_stop() * 1e6)}")
         again, self._stopping = self._stopping, True
         if self._reader is not None:
             self._stop_reading(self._reader)
@@ -217,6 +220,11 @@ class Supervisor:
             self._reader = None
         for service in self._services.values():
             service.stop(again=again)
+
+    def _time_to_stop(self) -> float:
+        """Return after how many seconds all instances will have ended, by themselves or killed."""
+        living = (one for service in self._services.values() for one in service.instances.values())
+        return max((one.group.policy.kill_timeout for one in living), default=0.0) + _CLEARING
 
     def upgrade(self) -> None:
         """Go on as the program that is installed now, if that can be loaded."""
@@ -297,8 +305,11 @@ class Supervisor:
             return
         self._stop_reading(reader)
         self._reader = None
+        desired: Desired | None = None
         try:
             desired = reader.desired()
+        except loader.Unchanged:
+            pass
         except Refusal as refusal:
             desired = Desired([], {}, [str(refusal)], frozenset({EVERYTHING}))
         self._read_all(desired)
@@ -306,8 +317,12 @@ class Supervisor:
     def _stop_reading(self, reader: loader.Reader) -> None:
         self._loop.forget(reader.descriptor)
 
-    def _read_all(self, desired: Desired) -> None:
-        self._take_in(desired)
+    def _read_all(self, desired: Desired | None) -> None:
+        """Take in what was read; None: it is in force already."""
+        if desired is None:
+            self._loads += 1
+        else:
+            self._take_in(desired)
         notify(self._notify, "READY=1")
         if self._loads < self._asked:
             self._read()
@@ -335,6 +350,8 @@ class Supervisor:
                 service.desire(group)
         self._tidy()
         self._write_supervisor()
+        if desired.faults or desired.remarks or self._said:  # the next reload looks at them again, and says so
+            loader.forget(self._request)
 
     def _with_sandboxes(self, desired: Desired) -> Desired:
         """Prepare the sandboxes; without those whose limits cannot be had."""
@@ -412,6 +429,7 @@ class Supervisor:
             "started": self._started,
             "log_dir": self._host.log_directory,
             "limits": self._tree.mode,
+            "cgroup_parent": self._tree.parent,
             "not_enforced": sorted({name for group in groups for name in self._tree.not_enforced(group.limits)}),
             "faults": self._faults,
         }
@@ -433,6 +451,7 @@ class Supervisor:
         services = self._services.values()
         return {
             "pid": os.getpid(),
+            "started": self._started,
             "reloads": not self._options.once,
             "loads": self._loads,
             "faults": self._faults,
@@ -450,9 +469,11 @@ class Supervisor:
 
     def _reload(self, request: dict[str, Any]) -> dict[str, Any]:
         """Answer how many configurations will have been taken in; ``retry`` names a sandbox to try again."""
-        for service in self._services.values():
-            if service.wanted.sandbox == request.get("retry"):
-                service.retry()
+        if "retry" in request:
+            for service in self._services.values():
+                if service.wanted.sandbox == request["retry"]:
+                    service.retry()
+            loader.forget(self._request)
         return {"loads": self.reload()}
 
     def _upgrade(self, _request: dict[str, Any]) -> dict[str, Any]:
@@ -482,6 +503,7 @@ class _Wrong(Exception):
     """A request that cannot be carried out; the message is the answer."""
 
 
+_CLEARING = 30.0  # seconds for killing what has not ended in time, and for removing all of it
 _END = (signal.SIGTERM, signal.SIGINT)
 # Any of these makes lithos read its files again; so does SIGUSR2, where we do more.
 _RELOAD = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)

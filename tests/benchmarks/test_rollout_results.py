@@ -181,10 +181,12 @@ def test_the_document_has_every_request() -> None:
 
 def test_the_picture_has_every_trial_and_says_what_failed() -> None:
     trials, cells = both()
-    picture = ElementTree.fromstring(plot.svg(trials, cells, "times & <more>"))  # noqa: S314 - it is our own
+    picture = ElementTree.fromstring(plot.svg(trials, cells, "times & <more>", ["a < b"]))  # noqa: S314 - it is our own
     assert len(picture.findall("svg:g", SPACE)) == 3
     words = [text.text for text in picture.iter(f"{{{SPACE['svg']}}}text")]
-    assert {"0 failed", "2 failed", "0 failed + 1 inside", "lithos-shared", "circus", "a good version"} <= set(words)
+    assert {"0 failed", "2 failed", "0 failed + 1 inside", "lithos-shared", "circus", "a good version", "a < b"} <= set(
+        words
+    )
     bars = [one for one in picture.iter(f"{{{SPACE['svg']}}}rect") if one.get("class") == "failed"]
     assert len(bars) == 3
 
@@ -205,7 +207,7 @@ def test_any_trial_can_be_judged_and_drawn_within_its_frame(some: list[Sample], 
     trial = Trial("circus", key, event, event + 1, Report(0, ""), tuple(sorted(some)))
     cells = {("circus", key): results.cell(trial)}
     assert table.table(cells)
-    picture = ElementTree.fromstring(plot.svg([trial], cells, "any"))  # noqa: S314 - it is our own
+    picture = ElementTree.fromstring(plot.svg([trial], cells, "any", []))  # noqa: S314 - it is our own
     frame = picture.find("svg:g/svg:rect[@class='frame']", SPACE)
     assert frame is not None
     width, height = float(frame.attrib["width"]), float(frame.attrib["height"])

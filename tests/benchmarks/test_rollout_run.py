@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -22,14 +23,25 @@ PROJECT = Path(__file__).parents[2]
 PEER = Gunicorn.name
 
 
-def benchmark(*options: str) -> subprocess.CompletedProcess[str]:
+class Ended(NamedTuple):
+    pid: int
+    code: int
+    stdout: str
+    stderr: str
+
+
+def benchmark(*options: str) -> Ended:
     command = (sys.executable, "-m", "benchmarks.rollout", *options)
-    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=110, check=False)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=PROJECT, stdout=pipe, stderr=pipe, text=True) as process:
+        stdout, stderr = process.communicate(timeout=110)
+    return Ended(process.pid, process.returncode, stdout, stderr)
 
 
-def left() -> list[str]:
-    """Folders and cgroups of trials."""
-    return [*os.listdir("/var/tmp"), *os.listdir(cgroup.find().mount)]
+def left(pid: int) -> list[str]:
+    """Folders and cgroups of trials of one process: others may be under way."""
+    found = [*os.listdir("/var/tmp"), *os.listdir(cgroup.find().mount)]
+    return [name for name in found if name.startswith(f"rollout-{pid}-")]
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +50,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ended(folder: Path) -> subprocess.CompletedProcess[str]:
+def ended(folder: Path) -> Ended:
     options = ("--contender", PEER, "--scenario", "good", "--scenario", "kill-supervisor", "--rate", "60")
     return benchmark(*options, "--json", f"{folder}/rollout.json", "--plot", f"{folder}/rollout.svg")
 
 
-def test_a_trial_sees_both_versions(ended: subprocess.CompletedProcess[str], folder: Path) -> None:
-    assert (ended.returncode, ended.stderr) == (0, f"a good version: {PEER}\nkill -9 of the supervisor: {PEER}\n")
+def test_a_trial_sees_both_versions(ended: Ended, folder: Path) -> None:
+    assert (ended.code, ended.stderr) == (0, f"a good version: {PEER}\nkill -9 of the supervisor: {PEER}\n")
     document = json.loads((folder / "rollout.json").read_text())
     good, killed = document["trials"]
     assert (good["contender"], good["cell"]["serves"]) == (PEER, ["v2"])
@@ -55,16 +67,15 @@ def test_a_trial_sees_both_versions(ended: subprocess.CompletedProcess[str], fol
     assert killed["cell"]["failed_fresh"] > 0  # its instances were killed with it
 
 
-def test_it_says_what_was_measured(ended: subprocess.CompletedProcess[str], folder: Path) -> None:
+def test_it_says_what_was_measured(ended: Ended, folder: Path) -> None:
     lines = ended.stdout.splitlines()
     assert "30 requests a second on connections of their own and 30 on 15 that are kept" in ended.stdout
     assert sum(line.startswith(f"  {PEER} ") for line in lines) == 2
     assert (folder / "rollout.svg").read_text().startswith("<svg ")
 
 
-@pytest.mark.usefixtures("ended")
-def test_nothing_is_left_behind() -> None:
-    assert not [name for name in left() if name.startswith("rollout-")]
+def test_nothing_is_left_behind(ended: Ended) -> None:
+    assert left(ended.pid) == []
 
 
 def test_a_stage_ends_what_a_contender_leaves() -> None:
@@ -122,4 +133,4 @@ def test_without_the_memory_controller_nothing_is_out_of_memory(capsys: pytest.C
 
 @pytest.mark.parametrize("options", [("--contender", "init"), ("--scenario", "rain"), ("--rate", "0")])
 def test_bad_usage(options: tuple[str, ...]) -> None:
-    assert benchmark(*options).returncode == 2
+    assert benchmark(*options).code == 2

@@ -73,6 +73,14 @@ def test_one_cut_before_it_knew_by_whom_was_inside_when_somebody_fell_silent_the
     assert samples.inside_the_dying([request(1, life="a"), unknown, *lives_on]) == []
 
 
+def test_one_cut_before_it_knew_by_whom_was_inside_when_one_was_killed_then() -> None:
+    unknown = request(2, Outcome.CUT, "")
+    assert samples.inside_the_dying([unknown], [1.5]) == [unknown]
+    assert samples.inside_the_dying([unknown], [0.5, 2.5]) == []
+    known = request(2, Outcome.CUT, "a")
+    assert samples.inside_the_dying([known, request(3)], [1.5]) == []
+
+
 @given(HISTORIES)
 def test_nobody_is_dead_who_answers_later(history: list[Sample]) -> None:
     inside = samples.inside_the_dying(history)

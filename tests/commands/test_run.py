@@ -20,7 +20,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "supervisor"))
 
-from real_host import PROBE, PYTHON, SERVER, RealHost, children, real_host, request, until
+from real_host import PROBE, PYTHON, SERVER, RealHost, children, listening, real_host, request, until
 
 import cgroup
 
@@ -292,7 +292,7 @@ def test_closed_standard_streams_are_not_taken_by_sockets(real_host: RealHost, c
     port = real_host.port()
     program = real_host.program(SERVER, port=port)
     running = real_host.start(program, wrap=("sh", "-c", f'exec "$@" {closed}', "sh"))
-    until(running.control.exists, "the supervisor runs")
+    until(lambda: listening(port), "the supervisor listens")
     assert request(port) == f"run/{running.name}.0"
     for descriptor in (number for number in (0, 1, 2) if f"{number}<" in closed or f"{number}>" in closed):
         assert os.readlink(f"/proc/{running.pid}/fd/{descriptor}") == "/dev/null"

@@ -185,7 +185,10 @@ ONE_KEY = [
     ),
     ("workdir: srv", "10: workdir: expected an absolute path, found 'srv'"),
     ("work-dir: srv", "11: workdir: expected an absolute path, found 'srv'"),
-    ("kind: Command", "7: kind: 'Command' is not supported yet by `lithos run`: remove it"),
+    (
+        "kind: Command",
+        "7: kind: a Command is started by hand, with `lithos cmd` and a process file: make it a CommandOrDaemon",
+    ),
     ("kind: Demon", "7: kind: expected Daemon, Command or CommandOrDaemon, found 'Demon'"),
     # lists and mappings
     ("arguments: --port", "12: arguments: expected a list, found the string '--port'"),
@@ -454,10 +457,8 @@ def test_numbers_that_yaml_and_people_read_differently(faults: Faults, key: str,
 
 # One value of every key that `lithos run` refuses so far, and what comes of it in a container.
 BY_RUN = {
-    "kind": ("CommandOrDaemon", "CommandOrDaemon"),
     "unix-sockets": ("{/run//a/: {fd: 5, mode: 0o600}}", {"/run/a": UnixSocket(fd=5, mode=0o600)}),
     "volumes": ("{/tmp: !Tmpfs }", {"/tmp": Tmpfs()}),
-    "interactive": ("yes", True),
 }
 WITH_PORT = "executable: /a\ntcp-ports: {80: {fd: 3}}\n"
 
@@ -474,6 +475,8 @@ def test_what_run_cannot_do_is_checked_and_refused_by_it(load: Load, faults: Fau
 
 
 WITHOUT_A_MASTER_FILE = {
+    "kind": ("CommandOrDaemon", "CommandOrDaemon"),
+    "interactive": ("yes", True),
     "drain-timeout": ("5", 5.0),
     "readiness": ("!Http {path: /up, port: 80}", Http(path="/up", port=80)),
     "readiness-timeout": ("1.5", 1.5),

@@ -43,6 +43,7 @@ REFUSED: dict[str, tuple[Call, int]] = {
     "close_range": (kernel.close_range(4, 3, 0), errno.EINVAL),
     "pidfd_getfd": (kernel.pidfd_getfd(NO_FD, 0), errno.EBADF),
     "connect": (kernel.connect(NO_FD, bytes(16)), errno.EBADF),
+    "poll": (Call(kernel._poll, (None, 1, 0)), errno.EFAULT),
     "bpf": (kernel.bpf(12, BUFFER), errno.EPERM),  # BPF_MAP_GET_NEXT_ID, for root only
     "prctl": (kernel.prctl(kernel.PR_CAPBSET_DROP, 0), errno.EPERM),
     "setgroups": (kernel.setgroups_none(), errno.EPERM),

@@ -38,25 +38,48 @@ def test_every_instance_has_a_socket_of_its_own_and_all_are_served(real_host: Re
     running.stop()
 
 
-def test_what_waits_for_an_instance_that_was_killed_is_answered_by_its_next_life(real_host: RealHost) -> None:
+def wait_for(pid: int, port: int, count: int) -> list[socket.socket]:
+    """Stop an application, and make clients that it would have to answer, or another one."""
+    os.kill(pid, signal.SIGSTOP)  # or it would take the first with it when it is killed
+    until(lambda: "State:\tT" in Path(f"/proc/{pid}/status").read_text(), "it stands still")
+    clients = [socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) for _ in range(count)]
+    for client in clients:
+        client.sendall(b"?")
+    return clients
+
+
+def answers_of(clients: list[socket.socket]) -> set[str]:
+    answers = set()
+    for client in clients:
+        with client:
+            answers.add(client.recv(99).decode())
+    return answers
+
+
+def test_what_waits_for_an_instance_that_was_killed_is_answered_by_the_others(real_host: RealHost) -> None:
+    """At once: its next life may be far away."""
     port = real_host.port()
-    running = real_host.start(real_host.program(SERVER, tcp_ports=by_slot(port), instances=2, restart_timeout=0))
+    file = real_host.program(SERVER, tcp_ports=by_slot(port), instances=2, restart_timeout=3600)
+    running = real_host.start(file)
     running.until_started()
     running.until_state("ready")
     stopped = running.app(0)
-    os.kill(stopped, signal.SIGSTOP)  # or it would take the first with it
-    until(lambda: "State:\tT" in Path(f"/proc/{stopped}/status").read_text(), "it stands still")
-    clients = []
-    for _ in range(20):
-        client = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
-        client.sendall(b"?")
-        clients.append(client)
+    clients = wait_for(stopped, port, 20)
     os.kill(stopped, signal.SIGKILL)
-    answers = []
-    for client in clients:
-        with client:
-            answers.append(client.recv(99).decode())
-    assert set(answers) == {f"run/{running.name}.0", f"run/{running.name}.1"}
+    assert answers_of(clients) == {f"run/{running.name}.1"}
+    assert [one["state"] for one in running.instances()] == ["backoff", "ready"]
+    running.stop()
+
+
+def test_what_waits_for_the_only_instance_is_answered_by_its_next_life(real_host: RealHost) -> None:
+    port = real_host.port()
+    running = real_host.start(real_host.program(SERVER, tcp_ports=by_slot(port), restart_timeout=0))
+    running.until_started()
+    running.until_state("ready")
+    stopped = running.app(0)
+    clients = wait_for(stopped, port, 20)
+    os.kill(stopped, signal.SIGKILL)
+    assert answers_of(clients) == {f"run/{running.name}.0"}
     running.stop()
 
 

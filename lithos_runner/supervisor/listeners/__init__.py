@@ -95,6 +95,14 @@ class Listeners:
         for port in ports:
             self._attempt(lambda opened: opened.release(slot), port)
 
+    def hand_over(self, ports: Iterable[Port], slot: str) -> None:
+        """Let the slots in rotation have the connections that wait for a slot whose application has died.
+
+        Its next life may be far away. Where it is the only slot they wait for that; so do datagrams, which the kernel
+        does not hand over.
+        """
+        self.release([port for port in ports if port.kind == "tcp"], slot)
+
     def _attempt(self, act: Callable[[Opened], None], port: Port) -> None:
         for opened in self._open_ones([port]):
             try:
