@@ -156,6 +156,7 @@ class StateDirectory:
         os.makedirs(os.path.join(runtime, _STATE), 0o755, exist_ok=True)
         # What is in there, environments among it, is for root only.
         os.makedirs(os.path.join(runtime, _SERVICES), 0o700, exist_ok=True)
+        _remove_halves(runtime)
         _register(runtime)
         return cls(runtime)
 
@@ -213,6 +214,17 @@ class StateDirectory:
         for directory in (self._runtime, _registrations(), root()):
             with suppress(OSError):
                 os.rmdir(directory)
+
+
+def _remove_halves(runtime: str) -> None:
+    """Remove what a predecessor was writing when it was killed."""
+    with suppress(FileNotFoundError):
+        os.unlink(os.path.join(runtime, f".{_SUPERVISOR}"))
+    for directory in (_STATE, _SERVICES):
+        path = os.path.join(runtime, directory)
+        for name in os.listdir(path):
+            if name.startswith("."):
+                os.unlink(os.path.join(path, name))
 
 
 def _register(runtime: str) -> None:

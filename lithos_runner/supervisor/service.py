@@ -33,7 +33,7 @@ class Service:
         self.instances: dict[int, Supervised] = {}
         self.generation = 1
         self.rejected = 0  # the last generation that was rolled back, or not even tried
-        self.reason = ""  # why the wanted version is not in force
+        self.reason = ""  # why it was
         self._means = means
         self._changed = changed
         self._retired = False
@@ -117,6 +117,8 @@ class Service:
         """Take in what the configuration says now."""
         before, self.wanted = self.wanted, group
         self._retired = False
+        if group.instances != before.instances:
+            self.rejected = 0  # the last roll-out was, this change is not
         if group.spec != before.spec:
             if self.stable is None and self._serves_everywhere():
                 self.stable = self.goal  # it had no time to prove itself, but a version that fails must not replace it
@@ -157,7 +159,7 @@ class Service:
         if self.stable is not None or self._serves_everywhere():
             self.stable = past
         for index in indices:
-            self.instances[index].version = past.spec
+            self.instances[index].count_as(past.spec)
         self._aim(self.goal, self.reason)
         self._soon()
 
@@ -236,14 +238,23 @@ class Service:
         return bool(ended)
 
     def _roll_back_if_it_fails(self) -> None:
-        if self.stable is None or self.stable.spec == self.goal.spec or self._retired:
+        goal, stable = self.goal, self.stable
+        if stable is None or stable.spec == goal.spec or self._retired:
             return
-        self.reason = self._failure()
-        if self.reason:
-            say(f"{self.name}: rolled back to the version before: {self.reason}", ERROR)
-            self.goal = self.stable._replace(instances=self.wanted.instances)
-            self.rejected = self.generation
-            self._remember()
+        reason = self._failure()
+        if not reason:
+            return
+        self.reason, self.rejected = reason, self.generation
+        if stable.facts == goal.facts:  # a restart: what runs is what it was
+            say(f"{self.name}: not restarted: {reason}", ERROR)
+            self.stable = goal
+            for instance in self.instances.values():
+                if instance.version == stable.spec:
+                    instance.count_as(goal.spec)
+        else:
+            say(f"{self.name}: rolled back to the version before: {reason}", ERROR)
+            self.goal = stable._replace(instances=self.wanted.instances)
+        self._remember()
 
     def _failure(self) -> str:
         """Why an instance that this roll-out has started has failed; "" when none has."""
@@ -255,8 +266,10 @@ class Service:
         """Why it does not get where it should; "" when it is on its way."""
         if self.stable is None:
             return self._failure()
-        stuck = (one for one in self._of_the_goal() if one.machine.state in (State.BACKOFF, State.FAILED))
-        return next((one.reason for one in stuck), "")
+        # What a roll-out has started is not stuck when it fails, but rolled back, see `advance`.
+        tried = self.generation if self.stable.spec != self.goal.spec else None
+        here = (one for one in self._of_the_goal() if one.generation != tried)
+        return next((one.reason for one in here if one.machine.state in (State.BACKOFF, State.FAILED)), "")
 
     def _of_the_goal(self) -> list[Supervised]:
         return [one for one in self.instances.values() if one.version == self.goal.spec]

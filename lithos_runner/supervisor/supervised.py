@@ -166,6 +166,11 @@ class Supervised:
         self.group = group
         self.machine.policy = group.policy
 
+    def count_as(self, version: str) -> None:
+        """Be of this version from now on, in the eyes of roll-outs; what runs stays as it is."""
+        self.version = version
+        self._write_state()
+
     def hear(self, message: dict[str, str]) -> None:
         """Take what the instance says of itself."""
         more = self._signs.hear(message)
@@ -388,7 +393,9 @@ class Supervised:
     def _kill(self) -> None:
         if not self.machine.told:
             why = self._signs.why_not_ready
-            late = f"{self.name} was not ready after {self.group.policy.readiness_timeout:g} s"
+            # It may have asked for more time.
+            waited = max(self.group.policy.readiness_timeout, int(time.monotonic() - (self.machine.started or 0.0)))
+            late = f"{self.name} was not ready after {waited:g} s"
             self._overdue_sentence = f"{late}: {why}" if why else late
             say(f"{self._overdue_sentence}; killing it", WARN)
         elif self.machine.executed:

@@ -251,3 +251,20 @@ def test_the_write_half_imports_little() -> None:
         "tempfile",
     }
     assert not heavy & set(out.stdout.split())
+
+
+def test_what_a_predecessor_was_writing_when_it_was_killed_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LITHOS_RUNTIME_DIR", str(tmp_path / "root"))
+    runtime = tmp_path / "runtime"
+    first = StateDirectory.create(str(runtime))
+    first.write_instance({"name": "run/hello.0"})
+    halves = [runtime / ".supervisor.json", runtime / "state/.run:hello.0.json", runtime / "services/.run:hello.json"]
+    for half in halves:
+        half.write_text('{"na')
+    second = StateDirectory.create(str(runtime))
+    assert not any(half.exists() for half in halves)
+    assert store.read_instances(str(runtime)) == [{"name": "run/hello.0"}]
+    second.remove()
+    assert not runtime.exists()
