@@ -4,89 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
-from collections import Counter
 from pathlib import Path
 
+from applications import BOMB, GREEDY, STUBBORN
+from clients import Clients
 from prometheus_client.parser import text_string_to_metric_families
-from real_host import RealHost, Running, request, until
+from real_host import RealHost, Running, until
 
 MOUNT = Path("/sys/fs/cgroup")
 MIB = 1 << 20
-
-# Serves names on descriptor 3; SIGUSR1 makes it take all the memory it can get, between two requests.
-GREEDY = """
-import os, select, signal, socket
-listener = socket.socket(fileno=3)
-listener.setblocking(False)
-wake, signalled = os.pipe()
-os.set_blocking(signalled, False)
-signal.set_wakeup_fd(signalled)
-signal.signal(signal.SIGUSR1, lambda *_: None)
-while True:
-    ready, _, _ = select.select([listener, wake], [], [])
-    if wake in ready:
-        hoard = []
-        while True:
-            hoard.append(bytearray(1 << 20))
-    try:
-        client, _ = listener.accept()
-    except BlockingIOError:  # a neighbour was faster
-        continue
-    client.setblocking(True)
-    client.recv(100)
-    client.sendall(os.environ["LITHOS_NAME"].encode())
-    client.close()
-"""
-
-# Forks until it cannot, says how often, and stays.
-BOMB = """
-import os, signal
-children = 0
-while True:
-    try:
-        pid = os.fork()
-    except BlockingIOError:
-        break
-    if pid == 0:
-        signal.pause()
-    children += 1
-print(children, flush=True)
-signal.pause()
-"""
-
-STUBBORN = """
-import signal
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-print("deaf", flush=True)
-while True:
-    signal.pause()
-"""
-
-
-class Clients:
-    """Ask again and again from several threads; every failure is kept."""
-
-    def __init__(self, port: int, threads: int = 4) -> None:
-        self._port = port
-        self._done = threading.Event()
-        self.answers: Counter[str] = Counter()
-        self.failures: list[str] = []
-        self._threads = [threading.Thread(target=self._ask) for _ in range(threads)]
-        for thread in self._threads:
-            thread.start()
-
-    def _ask(self) -> None:
-        while not self._done.is_set():
-            try:
-                self.answers[request(self._port)] += 1
-            except OSError as error:
-                self.failures.append(repr(error))
-
-    def stop(self) -> None:
-        self._done.set()
-        for thread in self._threads:
-            thread.join()
 
 
 def enforced(host: RealHost, file: Path, *options: str) -> Running:
@@ -101,15 +27,12 @@ def test_an_instance_that_takes_too_much_memory_is_killed_alone_and_started_agai
     file = real_host.program(GREEDY, port=port, instances=3, memory_limit="32Mi")
     running = enforced(real_host, file)
     others = [one["pid"] for one in running.instances()[1:]]
-    clients = Clients(port)
-    until(lambda: len(clients.answers) == 3, "all three serve")
-
-    os.kill(running.app(0), signal.SIGUSR1)
-    assert "used more memory than its limit allows" in running.until_said(".0 was killed")
-    running.until_state("ready")
-    before = clients.answers.copy()
-    until(lambda: clients.answers.total() > before.total() + 50, "requests are served after the kill")
-    clients.stop()
+    with Clients(port) as clients:
+        until(lambda: len(clients.answers) == 3, "all three serve")
+        os.kill(running.app(0), signal.SIGUSR1)
+        assert "used more memory than its limit allows" in running.until_said(".0 was killed")
+        running.until_state("ready")
+        clients.until_answered()
 
     assert clients.failures == []
     first, *rest = real_host.ps()

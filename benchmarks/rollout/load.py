@@ -199,7 +199,11 @@ async def generate(plan: Plan) -> list[Sample]:
     load = Load(plan)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, load.end)
     print("started", flush=True)
-    samples = await load.run()
+    return await load.run()
+
+
+async def _generate_to_print(plan: Plan) -> list[Sample]:
+    samples = await generate(plan)
     # Without a handler it would end us while we print.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     return samples
@@ -216,7 +220,7 @@ def main() -> None:
     with suppress(PermissionError):  # who has to wait for the processor measures the wait
         os.nice(-10)
     gc.disable()  # it would stand still now and then; what it would collect is little
-    json.dump(asyncio.run(generate(plan)), sys.stdout)
+    json.dump(asyncio.run(_generate_to_print(plan)), sys.stdout)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 RESULTS = PROJECT / "build/vm"
 CONSOLE = RESULTS / "console.log"
 
-WHEEL_SOURCES = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "lithos_runner", "cgroup")
+WHEEL_SOURCES = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "lithos_runner", "cgroup", "examples")
 PAYLOAD = ("integration", "tests", "examples", "benchmarks", "setup.cfg")  # setup.cfg holds pytest's settings
 
 RESULT_DISK_SIZE = 1 << 30  # sparse

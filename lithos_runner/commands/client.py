@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ..status.readings import Observer, Supervisor
@@ -46,36 +46,69 @@ class Client(NamedTuple):
             raise CommandError(answer["error"])
         return answer
 
-    def failures(self) -> Failures:
-        """Return what has failed so far, to be asked before anything is asked for: that is no answer to it."""
-        services = self.ask("status")["services"]
-        return frozenset((one["name"], one["generation"]) for one in services if one["phase"] not in _WELL)
+    def roll_out(self, target: str, command: str, *, wait: bool, **arguments: Any) -> None:
+        """Ask for a change of ``target`` (`sandbox` or `sandbox/process`) and, with ``wait``, see how it ends.
 
-    def wait(self, concerned: Callable[[dict[str, Any]], bool], before: Failures, loads: int = 0) -> None:
-        """Wait for the roll-outs of the services that ``concerned`` chooses; show progress on a terminal.
-
-        ``loads``: how many configurations have to be taken in first. Raises CommandError with the reasons when
-        one is rolled back or never serves that is not among ``before``.
+        Shows progress. Raises CommandError with the reasons when a service does not come where it should.
         """
+        change = _Change(target, self.ask("status"))
+        loads = self.ask(command, **arguments).get("loads", 0)
+        if not wait:
+            return
         progress = _Progress()
-        while True:
-            status = self.ask("status")
-            services = [one for one in status["services"] if concerned(one)]
-            progress.show(services)
-            # Another supervisor has read the files at its start, and counts from then.
-            taken_in = status["loads"] >= loads or status["started"] != self.supervisor.started
-            if taken_in and all(one["phase"] in _FINAL for one in services):
-                break
+        while not change.is_over(status := self.ask("status"), loads):
+            progress.show(change.services(status))
             time.sleep(_POLL)
+        progress.show(change.services(status))
         progress.end()
-        failed = [one for one in services if _FINAL[one["phase"]] and (one["name"], one["generation"]) not in before]
-        if failed:
-            raise CommandError("; ".join(f"{one['name']} {_FINAL[one['phase']]}: {one['reason']}" for one in failed))
+        failures = list(change.failures(status))
+        if failures:
+            raise CommandError("; ".join(failures))
 
 
 # How a roll-out can end, and what is said of an end that nobody wanted.
 _FINAL = {"settled": "", "rolled back": "was rolled back", "failing": "does not get ready"}
 _WELL = ("rolling", "settled")
+
+
+class _Change:
+    """What a command has asked for, seen through the supervisor's answers to "status"."""
+
+    def __init__(self, target: str, before: dict[str, Any]) -> None:
+        """``before``: what had failed before anything was asked for is no answer to it."""
+        self._target = target
+        self._before = {one["name"]: _version(one) for one in self.services(before)}
+        self._started = before["started"]
+        self._generations: dict[str, int] = {}  # those that the change has led to
+
+    def services(self, status: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return the services that are concerned."""
+        target = self._target
+        return [one for one in status["services"] if target in (one["name"], one["name"].partition("/")[0])]
+
+    def is_over(self, status: dict[str, Any], loads: int) -> bool:
+        """Whether so many configurations have been taken in, and every roll-out has ended since."""
+        # Another supervisor has read the files at its start, and counts from then.
+        if status["loads"] < loads and status["started"] == self._started:
+            return False
+        services = self.services(status)
+        self._generations = self._generations or {one["name"]: one["generation"] for one in services}
+        return all(one["phase"] in _FINAL for one in services)
+
+    def failures(self, status: dict[str, Any]) -> Iterator[str]:
+        """Say what is wrong with each service that is not where it should be."""
+        if not {"", self._target, self._target.partition("/")[0]}.isdisjoint(status["broken"]):
+            yield f"{self._target} goes on as it was: {'; '.join(status['faults'])}"
+        for one in self.services(status):
+            name, end = one["name"], _FINAL[one["phase"]]
+            if one["generation"] != self._generations.get(name, one["generation"]):
+                yield f"{name} was changed again before this was at its end"
+            elif end and self._before.get(name) != _version(one):
+                yield f"{name} {end}: {one['reason']}"
+
+
+def _version(service: dict[str, Any]) -> tuple[int, int]:
+    return service["generation"], service["instances"]
 
 
 def find(config: str | None, name: str | None = None) -> Client | None:
@@ -86,8 +119,8 @@ def find(config: str | None, name: str | None = None) -> Client | None:
     with Observer() as observer:
         supervisors = observer.supervisors()
     if config is not None:
-        path = os.path.abspath(config)
-        found = [each for each in supervisors if each.config == path]
+        path = os.path.realpath(config)
+        found = [each for each in supervisors if os.path.realpath(each.config) == path]
     else:
         found = [each for each in supervisors if name is None or _has(each, name)]
     if len(found) > 1:
@@ -97,11 +130,10 @@ def find(config: str | None, name: str | None = None) -> Client | None:
 
 
 def _has(supervisor: Supervisor, name: str) -> bool:
-    for instance in supervisor.instances:
-        process = f"{instance.sandbox}/{instance.process}"
-        if name in (instance.name, process, instance.sandbox):
-            return True
-    return False
+    if any(name in (one.name, f"{one.sandbox}/{one.process}", one.sandbox) for one in supervisor.instances):
+        return True
+    # It may have no instance at the moment.
+    return any(name == one["name"] for one in Client(supervisor).ask("status")["services"])
 
 
 def require(config: str | None, name: str | None = None) -> Client:

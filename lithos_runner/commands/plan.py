@@ -38,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare what is configured with what runs."""
-    from ..plan.changes import What, changes
+    from ..plan.changes import UNCHANGED, changes
 
     if (arguments.sandbox is None) != (arguments.alternate_config is None):
         raise CommandError("--sandbox and --alternate-config go together", exit_code=2)
@@ -48,17 +48,17 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(_report(planned, desired.faults), indent=2))
     else:
-        shown = [change for change in planned if change.what is not What.KEEP or change.reason]
+        shown = [change for change in planned if change.reason != UNCHANGED]
         _print(shown, len(planned) - len(shown))
         print(*desired.faults, sep="\n", end="\n" if desired.faults else "", file=sys.stderr)
     return 2 if desired.faults else 0
 
 
 def _desired(arguments: argparse.Namespace, master: str) -> Desired:
-    from ..supervisor import loader
+    from ..supervisor import wanted
 
     alternates = {arguments.sandbox: arguments.alternate_config} if arguments.sandbox else {}
-    return loader.read_host(master, alternates)
+    return wanted.read_host(master, alternates)
 
 
 def _wanted(desired: Desired) -> list[GroupFacts]:

@@ -23,8 +23,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Ask, and wait for the end of the roll-out."""
     supervisor = client.require(arguments.config, arguments.name)
-    before = supervisor.failures()
-    service = supervisor.ask("restart", name=arguments.name)["service"]
-    if not arguments.no_wait:
-        supervisor.wait(lambda one: bool(one["name"] == service), before)
+    service, _, _ = arguments.name.partition(".")
+    supervisor.roll_out(service, "restart", wait=not arguments.no_wait, name=arguments.name)
     return 0

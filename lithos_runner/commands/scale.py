@@ -28,14 +28,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Change it, and wait until it is so."""
     supervisor = client.require(arguments.config, arguments.name)
-    before, loads = supervisor.failures(), 0
+    name, wait = arguments.name, not arguments.no_wait
     if supervisor.ask("status")["reloads"]:
-        _write(supervisor.supervisor.config, arguments.name, arguments.instances)
-        loads = supervisor.ask("reload")["loads"]
+        _write(supervisor.supervisor.config, name, arguments.instances)
+        supervisor.roll_out(name, "reload", wait=wait)
     else:
-        supervisor.ask("scale", name=arguments.name, instances=arguments.instances)
-    if not arguments.no_wait:
-        supervisor.wait(lambda one: bool(one["name"] == arguments.name), before, loads)
+        supervisor.roll_out(name, "scale", wait=wait, name=name, instances=arguments.instances)
     return 0
 
 
@@ -49,7 +47,7 @@ def _write(master: str, name: str, instances: int) -> None:
 
     def changed() -> str:
         try:
-            with open(path, encoding="utf-8") as file:
+            with open(path, encoding="utf-8", newline="") as file:
                 return edit.with_instances(file.read(), process, instances)
         except ValueError as error:
             raise CommandError(f"cannot change {path}: {error}", exit_code=2) from error

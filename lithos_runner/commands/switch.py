@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Check, replace, reload, wait."""
     master, sandbox = os.path.abspath(arguments.config), arguments.sandbox
     try:
-        with open(arguments.file, encoding="utf-8") as file:
+        with open(arguments.file, encoding="utf-8", newline="") as file:
             text = file.read()
     except (OSError, ValueError) as error:
         raise CommandError(f"cannot read {arguments.file}: {error}", exit_code=2) from error
@@ -41,10 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     if supervisor is None:
         print(f"lithos: no supervisor runs with {master}; the file counts when one starts", file=sys.stderr)
         return 0
-    before = supervisor.failures()
-    loads = supervisor.ask("reload", retry=sandbox)["loads"]
-    if not arguments.no_wait:
-        supervisor.wait(lambda one: bool(one["name"].startswith(f"{sandbox}/")), before, loads)
+    supervisor.roll_out(sandbox, "reload", wait=not arguments.no_wait, retry=sandbox)
     return 0
 
 
@@ -71,7 +68,7 @@ def replace(path: str, text: Callable[[], str], master: str, sandbox: str, origi
             temporary = os.path.join(directory, f".tmp.{sandbox}")
             with suppress(FileNotFoundError):
                 os.unlink(temporary)
-            _write(temporary, text())
+            _write(temporary, text(), _mode(path))
             try:
                 _check(temporary, master, sandbox, origin)
                 os.rename(temporary, path)
@@ -94,9 +91,17 @@ def _locked(directory: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _write(path: str, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+def _mode(path: str) -> int:
+    try:
+        return os.stat(path).st_mode & 0o777
+    except FileNotFoundError:
+        return 0o644
+
+
+def _write(path: str, text: str, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with open(descriptor, "w", encoding="utf-8", newline="") as file:
+        os.fchmod(descriptor, mode)
         file.write(text)
         file.flush()
         os.fsync(descriptor)
@@ -112,11 +117,10 @@ def _sync(directory: str) -> None:
 
 def _check(temporary: str, master: str, sandbox: str, origin: str | None) -> None:
     """Check the host as it would be; what is wrong in other sandboxes is theirs."""
-    from ..config import load_host
+    from ..config.host import EVERYTHING, load_host
 
     host = load_host(master, alternates={sandbox: temporary})
-    concerned = [name for name in host.broken if name.partition("/")[0] == sandbox]
-    if host.master is not None and not concerned:
+    if not any(name.partition("/")[0] in (EVERYTHING, sandbox) for name in host.broken):
         return
     errors = [str(error).replace(temporary, origin) if origin else str(error) for error in host.errors]
     _print_errors(errors)

@@ -18,9 +18,12 @@ def with_instances(text: str, process: str, instances: int) -> str:
         raise ValueError(f"the entry of {quoted(process)} is written elsewhere: change it there")
     for name, value in pairs(entry):
         if name.value == "instances":
-            if value.start_mark.index < name.end_mark.index:
+            start, end = value.start_mark.index, value.end_mark.index
+            if start < name.end_mark.index or text[start] == "!":
                 raise ValueError(f"instances of {quoted(process)} is written elsewhere: change it there")
-            return f"{text[: value.start_mark.index]}{instances}{text[value.end_mark.index :]}"
+            if text[start] == "&":
+                raise ValueError(f"instances of {quoted(process)} has a name that others use: change it by hand")
+            return f"{text[:start]}{instances}{text[end:]}"
     first = entry.value[0][0].start_mark
     separator = ", " if entry.flow_style else "\n" + " " * first.column
     return f"{text[: first.index]}instances: {instances}{separator}{text[first.index :]}"

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from .errors import ConfigErrors, Error, Place
 from .ownership import check_ownership
+from .witness import UNSEEN, Witness
 
 MAX_BYTES = 1 << 20
 
@@ -46,18 +47,34 @@ Distrust = Callable[[str, os.stat_result], list[Error]]
 class HostFiles:
     """Files of the host, which must belong to root where `secure` is set."""
 
-    def __init__(self, *, secure: bool) -> None:
+    def __init__(self, *, secure: bool, witness: Witness = UNSEEN) -> None:
         self._secure = secure
+        self._witness = witness
 
     def read(self, path: str, errors: list[Error]) -> str:
         """See Files."""
         if self._secure and os.path.exists(path):
-            errors += check_ownership(path)
-        return read_file(path)
+            errors += check_ownership(path, self._witness)
+        return read_file(path, self._witness)
 
     def names(self, directory: str) -> list[str]:
         """See Files."""
-        return _names(directory)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._witness.saw(directory, os.fstat(descriptor))
+            return _names(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def has_directory(self, path: str) -> bool:
+        """Whether `path` leads to a directory."""
+        status = status_of(path, self._witness)
+        return status is not None and stat.S_ISDIR(status.st_mode)
+
+    def has_entry(self, path: str) -> bool:
+        """Whether there is something at `path`, be it a link that leads nowhere."""
+        status_of(os.path.dirname(path), self._witness)
+        return os.path.lexists(path)
 
     def shown(self, path: str) -> str:
         """See Files."""
@@ -74,8 +91,16 @@ class RootedFiles:
     """
 
     def __init__(
-        self, root: str, *, below: str = "", shown: str | None = None, distrust: Distrust | None = None
+        self,
+        root: str,
+        *,
+        below: str = "",
+        shown: str | None = None,
+        distrust: Distrust | None = None,
+        witness: Witness = UNSEEN,
     ) -> None:
+        self._root, self._below = root, below
+        self._witness = witness
         self._shown = os.path.join(root, below) if shown is None else shown
         self._distrust = distrust
         outer = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -99,8 +124,9 @@ class RootedFiles:
         except OSError as error:
             raise _unreadable(shown, error) from error
         try:
+            status = self._seen(path, reader)
             if self._distrust is not None:
-                errors += self._distrust(shown, os.fstat(reader))
+                errors += self._distrust(shown, status)
             return _text(reader, shown)
         finally:
             os.close(reader)
@@ -109,6 +135,7 @@ class RootedFiles:
         """See Files."""
         descriptor = self._open(directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
+            self._seen(directory, descriptor)
             return _names(descriptor)
         finally:
             os.close(descriptor)
@@ -117,11 +144,26 @@ class RootedFiles:
         """See Files."""
         return os.path.join(self._shown, path.lstrip("/"))
 
+    def _seen(self, path: str, descriptor: int) -> os.stat_result:
+        status = os.fstat(descriptor)
+        self._witness.saw(path, status, self._root, self._below)
+        return status
+
     def _open(self, path: str, flags: int) -> int:
         return openat2(self._fd, path, flags, RESOLVE_IN_ROOT)
 
 
-def _names(directory: str | int) -> list[str]:
+def status_of(path: str, witness: Witness) -> os.stat_result | None:
+    """What stat(2) says of a path of the host; None when it leads nowhere."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        status = None
+    witness.saw(path, status)
+    return status
+
+
+def _names(directory: int) -> list[str]:
     with os.scandir(directory) as entries:
         names = [entry.name for entry in itertools.islice(entries, MAX_NAMES + 1)]
     if len(names) > MAX_NAMES:
@@ -129,13 +171,14 @@ def _names(directory: str | int) -> list[str]:
     return sorted(names)
 
 
-def read_file(path: str) -> str:
+def read_file(path: str, witness: Witness = UNSEEN) -> str:
     """The text of a configuration file; raises Unreadable."""
     try:
         reader = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError as error:
         raise _unreadable(path, error) from error
     try:
+        witness.saw(path, os.fstat(reader))
         return _text(reader, path)
     finally:
         os.close(reader)

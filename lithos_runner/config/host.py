@@ -24,7 +24,9 @@ from .rules import Entry, Meeting, memory_of, unix_paths, volume_source
 from .sandbox import SANDBOX, Sandbox
 from .variables import Variables
 from .walk import Document, read_document
+from .witness import UNSEEN, Witness
 
+EVERYTHING = ""  # in `Host.broken`: a fault of what all sandboxes follow from
 _UNDECLARED = "declare it under variables, with its type"
 
 
@@ -77,9 +79,10 @@ class SandboxServices:
 class Host:
     """All four kinds of file of a host, read and checked together.
 
-    With `errors`, only what they do not concern is there: `master` is None when its file is wrong, `sandboxes`
-    lacks those whose sandbox or process file is, and a sandbox lacks services whose container file is or
-    that break a rule. `broken` names them (`sandbox`, `sandbox/process`): for these, what ran goes on.
+    With `errors`, only what they do not concern is there: `master` is None when its file is wrong, `sandboxes` is
+    empty when something is that they all follow from, else it lacks those whose sandbox or process file is, and a
+    sandbox lacks services whose container file is or that break a rule. `broken` names them (`sandbox`,
+    `sandbox/process`, or EVERYTHING): for these, what ran goes on.
     """
 
     master: Master | None
@@ -92,13 +95,20 @@ class Host:
     """The directory for /dev, if the master file names one."""
 
 
-def load_host(master_file: str, *, alternates: Mapping[str, str] | None = None, only: str | None = None) -> Host:
+def load_host(
+    master_file: str,
+    *,
+    alternates: Mapping[str, str] | None = None,
+    only: str | None = None,
+    witness: Witness = UNSEEN,
+) -> Host:
     """Read a master file and everything that follows from it.
 
     `alternates` names another process file for a sandbox. `only` is the one sandbox to read; whether others want the
-    same sockets is not asked then. When root asks, the files must belong to root. Never raises for what the files hold.
+    same sockets is not asked then. When root asks, the files must belong to root. `witness` is told what all this
+    depends on. Never raises for what the files hold.
     """
-    reader = _Reader(alternates or {}, only)
+    reader = _Reader(alternates or {}, only, witness)
     master = reader.read(master_file, MASTER)
     if master is not None:
         reader.master(master)
@@ -139,11 +149,12 @@ def load_entries(master_file: str) -> HostEntries:
 class _Reader:
     """Goes through the files and collects what is right and what is wrong."""
 
-    def __init__(self, alternates: Mapping[str, str], only: str | None = None) -> None:
+    def __init__(self, alternates: Mapping[str, str], only: str | None = None, witness: Witness = UNSEEN) -> None:
         self.alternates = alternates
         self.only = only
         secure = os.geteuid() == 0
-        self.files = HostFiles(secure=secure)
+        self.witness = witness
+        self.files = HostFiles(secure=secure, witness=witness)
         self.distrust = check_mode if secure else None
         self.errors: list[Error] = []
         self.broken: set[str] = set()
@@ -153,7 +164,7 @@ class _Reader:
         self.containers: dict[tuple[str, str, str], ContainerFile | ConfigErrors | OSError] = {}
         self.documents: dict[tuple[str, tuple[tuple[str, str], ...]], Document[Container]] = {}
 
-    def read(self, path: str, kind: Kind, owner: str = "") -> Document[Any] | None:
+    def read(self, path: str, kind: Kind, owner: str = EVERYTHING) -> Document[Any] | None:
         """A file of the host; None when there is nothing to go on with."""
         try:
             document = read_document(read_tree(self.files, path), kind)
@@ -167,7 +178,7 @@ class _Reader:
         """Note errors and whom they concern."""
         noted = list(errors)
         self.errors += noted
-        if noted and owner:
+        if noted:
             self.broken.add(owner)
 
     # From the master file down
@@ -175,17 +186,17 @@ class _Reader:
     def master(self, master: Document[Master]) -> None:
         """Read the sandboxes of a host, then check them against each other."""
         settings = master.value
-        if ("devfs-dir",) in master.found and settings.devfs_dir and not os.path.isdir(settings.devfs_dir):
-            self.report([master.error(("devfs-dir",), f"there is no directory {settings.devfs_dir}")], "")
+        if ("devfs-dir",) in master.found and settings.devfs_dir and not self.files.has_directory(settings.devfs_dir):
+            self.report([master.error(("devfs-dir",), f"there is no directory {settings.devfs_dir}")], EVERYTHING)
         if not master.is_sound(("sandboxes-dir",)) or not master.is_sound(("processes-dir",)):
             return
         here = os.path.dirname(master.file)
         directory = _join(here, settings.sandboxes_dir)
         try:
-            files = sorted(name for name in os.listdir(directory) if name.endswith(".yaml") and name[0] != ".")
+            files = [name for name in self.files.names(directory) if name.endswith(".yaml") and name[0] != "."]
         except OSError as error:
             message = f"cannot list {directory}: {error.strerror}"
-            self.report([master.error(("sandboxes-dir",), message)], "")
+            self.report([master.error(("sandboxes-dir",), message)], EVERYTHING)
             return
         for file in files if self.only is None else {f"{self.only}.yaml"} & {*files}:
             self.sandbox(os.path.join(directory, file), _join(here, settings.processes_dir))
@@ -220,7 +231,7 @@ class _Reader:
         """Read a process file; the orchestrator may not have written it yet, then nothing is to run."""
         if sandbox in self.alternates:
             return self.read(self.alternates[sandbox], PROCESSES, sandbox)
-        if not os.path.lexists(file):
+        if not self.files.has_entry(file):
             return read_document(Tree(file, None, ()), PROCESSES)
         return self.read(file, PROCESSES, sandbox)
 
@@ -267,7 +278,7 @@ class _Reader:
         key = (directory, image, config)
         if key not in self.containers:
             try:
-                with RootedFiles(directory, below=image, distrust=self.distrust) as files:
+                with RootedFiles(directory, below=image, distrust=self.distrust, witness=self.witness) as files:
                     self.containers[key] = ContainerFile(read_tree(files, config))
             except (ConfigErrors, OSError) as error:
                 self.containers[key] = error
@@ -294,7 +305,8 @@ class _Reader:
 
     def host(self, master: Document[Master] | None) -> Host:
         """The result: what no error concerns."""
-        services: dict[str, dict[str, Service]] = {name: {} for name in self.sandboxes if name not in self.broken}
+        sound = () if EVERYTHING in self.broken else self.sandboxes.keys() - self.broken
+        services: dict[str, dict[str, Service]] = {name: {} for name in self.sandboxes if name in sound}
         for meeting in self.meetings:
             if meeting.sandbox_name in services and meeting.full_name not in self.broken:
                 services[meeting.sandbox_name][meeting.name] = _service(meeting)
@@ -324,7 +336,7 @@ class _EntryReader(_Reader):
 
     def result(self, master: Document[Master] | None) -> HostEntries:
         """What was read."""
-        names = sorted({*self.sandboxes, *self.broken})
+        names = sorted({*self.sandboxes, *self.broken} - {EVERYTHING})
         return HostEntries(
             master=master.value if master is not None and master.is_sound() else None,
             sandboxes=tuple(map(self._entries, names)),

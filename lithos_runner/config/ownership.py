@@ -6,9 +6,10 @@ import os
 import stat
 
 from .errors import Error, Place
+from .witness import UNSEEN, Witness
 
 
-def check_ownership(path: str) -> list[Error]:
+def check_ownership(path: str, witness: Witness = UNSEEN) -> list[Error]:
     """The reasons not to trust the file at `path`; empty when it can be trusted.
 
     The file and its directory (behind a symbolic link, those of the link and of its target) must belong
@@ -17,7 +18,7 @@ def check_ownership(path: str) -> list[Error]:
     """
     target = os.path.realpath(path)
     places = dict.fromkeys((os.path.dirname(os.path.abspath(path)), os.path.dirname(target), target))
-    return [Error(*Place(path), "", message) for place in places if (message := _distrust(place))]
+    return [Error(*Place(path), "", message) for place in places if (message := _distrust(place, witness))]
 
 
 def check_mode(path: str, status: os.stat_result) -> list[Error]:
@@ -25,11 +26,12 @@ def check_mode(path: str, status: os.stat_result) -> list[Error]:
     return [Error(*Place(path), "", message)] if (message := _writable_by_others(status, path)) else []
 
 
-def _distrust(path: str) -> str:
+def _distrust(path: str, witness: Witness) -> str:
     try:
         status = os.stat(path)
     except OSError as error:
         return f"cannot look at {path}: {error.strerror}"
+    witness.saw(path, status)
     trusted = (0, os.geteuid())
     if status.st_uid not in trusted:
         return f"{path} belongs to uid {status.st_uid}, who could change what runs: chown it to {trusted[-1]}"

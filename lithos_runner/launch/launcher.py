@@ -13,7 +13,7 @@ import signal
 from collections.abc import Iterable, Mapping
 
 from . import kernel
-from .preparation import Context, Hold, Preparation
+from .preparation import Context, EndWithParent, Hold, Preparation
 from .sequence import Host, survey, template_sequence
 from .spawn import Child, explain, read_report, send_report, spawn, start
 from .spec import LaunchSpec, Root
@@ -29,7 +29,7 @@ class Launcher:
     """Starts instances; not thread-safe, the process must have one thread."""
 
     def __init__(self, mount_point: str) -> None:
-        """Look at the host; ``mount_point`` is an empty directory of ours. Raises OSError, see ``survey``."""
+        """Look at the host; see ``survey`` for ``mount_point`` and for what is raised."""
         self.host: Host = survey(mount_point)
         self._templates: dict[Root, int] = {}
         # The mount table reports POLLPRI when it has changed: the copies would miss what was mounted since.
@@ -91,7 +91,7 @@ class Launcher:
 
     def _prepare(self, root: Root) -> int:
         """Let a child make the mount namespace, keep the namespace, let the child go."""
-        steps = [*template_sequence(root, self.host), Hold()]
+        steps = [EndWithParent(os.getpid()), *template_sequence(root, self.host), Hold()]
         pid, pidfd, status = start(lambda report: _apply(steps, report), kernel.CLONE_NEWNS, None)
         try:
             _await(root.path, steps, status)

@@ -224,6 +224,20 @@ class Pivot(NamedTuple):
         os.close(context.root)
 
 
+class EndWithParent(NamedTuple):
+    """Be killed when the process ``parent`` ends, at whatever step: we have all its descriptors, its sockets too."""
+
+    parent: int
+
+    def describe(self) -> str:
+        return "end with the supervisor"
+
+    def apply(self, context: Context) -> None:
+        perform(kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL))
+        if os.getppid() != self.parent:  # it ended before we asked, and nobody would tell
+            os._exit(1)
+
+
 class Hold(NamedTuple):
     """Report success and keep the prepared mount namespace alive until the parent holds it and kills us."""
 
@@ -231,6 +245,5 @@ class Hold(NamedTuple):
         return "hold the mount namespace"
 
     def apply(self, context: Context) -> None:
-        perform(kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL))
         os.close(context.report)
         signal.pause()

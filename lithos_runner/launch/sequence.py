@@ -39,9 +39,10 @@ class Host(NamedTuple):
 
 
 def survey(mount_point: str) -> Host:
-    """Look at the host; ``mount_point`` is an empty directory where every instance's root is attached.
+    """Look at the host; ``mount_point`` is a directory that only root can change, to attach every instance's root at.
 
-    Raises OSError when the tiny init is not installed or /proc is not mounted.
+    That happens in a mount namespace of its own; what is in the directory is out of sight there. Raises OSError when
+    the tiny init is not installed or /proc is not mounted.
     """
     with open("/proc/sys/kernel/cap_last_cap") as file:
         last_capability = int(file.read())

@@ -27,6 +27,7 @@ _OF_A_LIVING_SOCKET = ("listen-backlog", "set-non-block", "reuse-addr", "mode", 
 IMAGE = "image"
 IMAGE_IDENTITY = "image-identity"  # what tells a directory from another one of the same name; not for people
 _SECRET = "secret-environ."  # noqa: S105 a key; what it holds is never shown
+UNCHANGED = "unchanged"
 _SHOWN = 40  # characters of a value that still fit into a sentence
 _NAMED = 5  # reasons; more of them are only counted
 
@@ -113,7 +114,7 @@ def _fate_of_facts(before: Mapping[str, str], after: Mapping[str, str]) -> _Fate
     differing = [key for key in before.keys() | after.keys() if before.get(key) != after.get(key)]
     differing.sort(key=lambda key: (_is_live(key), key != IMAGE, key))
     if not differing:
-        return What.KEEP, "unchanged"
+        return What.KEEP, UNCHANGED
     what = What.KEEP if _is_live(differing[0]) else What.RESTART
     reasons = [*_reasons(differing, before, after)]
     more = [f"{len(reasons) - _NAMED} more"] if len(reasons) > _NAMED else []

@@ -28,18 +28,41 @@ class Survivor(NamedTuple):
     group: cgroup.Group
 
     @property
+    def name(self) -> str:
+        """`sandbox/process.N`."""
+        return f"{self.service}.{self.record['index']}"
+
+    @property
     def service(self) -> str:
         """`sandbox/process`."""
         return f"{self.record['sandbox']}/{self.record['process']}"
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self.pidfd)
+        self.group.close()
+
+
+# What there has to be in the state file of an instance; Supervised.snapshot has more.
+_NUMBER_OR_NONE = (int, float, type(None))
+_FIELDS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("sandbox", "process", "cgroup", "state", "version", "status"), str),
+    **dict.fromkeys(("index", "generation", "restarts", "oom_kills"), int),
+    **dict.fromkeys(("pid", "pid_start", "started", "watchdog"), _NUMBER_OR_NONE),
+    "last_exit": (dict, type(None)),
+}
+# What a record that is damaged, or of a version that wrote others, makes happen to who reads it.
+MALFORMED = (KeyError, TypeError, ValueError, AttributeError)
 
 
 def survivors(runtime: str, tree: Tree) -> Iterator[Survivor]:
     """Find the instances that live; the groups of those that do not are left to ``Tree.sweep``."""
     for record in store.read_instances(runtime):
-        with suppress(KeyError, TypeError, OSError, cgroup.CgroupError):
-            survivor = _survivor(record, tree)
-            if survivor is not None:
-                yield survivor
+        if all(isinstance(record.get(key), kind) for key, kind in _FIELDS.items()):
+            with suppress(OSError):
+                survivor = _survivor(record, tree)
+                if survivor is not None:
+                    yield survivor
 
 
 def _survivor(record: dict[str, Any], tree: Tree) -> Survivor | None:

@@ -27,9 +27,9 @@ ENFORCE, AVAILABLE, OFF = "enforce", "available", "off"
 _NO_LIMIT = {"cpu.max": "max 100000"}  # every other file takes "max" alone
 # Enabled wherever the host has them, limits or not: every instance can be measured.
 _MEASURED = ("cpu", "io", "memory", "pids")
-_MOST_KILLS = 64
 _COMMAND = "cmd"
 _ATTEMPTS = 10  # to go down a path from which others that end remove their groups
+_MOST_KILLS = 64
 
 
 class Tree:
@@ -93,7 +93,9 @@ class Tree:
         before = self._limits.get(sandbox, {})
         dropped = {file: _NO_LIMIT.get(file, "max") for file in before if file not in limits}
         try:
-            group.apply(self._enforced({**dropped, **limits}))
+            wanted = self._enforced({**dropped, **limits})
+            # A reload that changes nothing writes nothing.
+            group.apply({file: text for file, text in wanted.items() if not _reads(group, file, text)})
         except BaseException:
             if sandbox not in self._sandboxes:
                 _let_go(group)
@@ -109,6 +111,16 @@ class Tree:
         self._sandboxes[sandbox], self._limits[sandbox] = self._open(sandbox), dict(limits)
         if not self._sandboxes[sandbox].populated:
             self.prepare(sandbox, limits)
+
+    def hold(self, sandbox: str) -> None:
+        """Have a sandbox's group, with the limits that it has. Raises cgroup.CgroupError."""
+        if sandbox not in self._sandboxes:
+            self.prepare(sandbox, {})
+
+    @property
+    def sandboxes(self) -> frozenset[str]:
+        """The sandboxes that have been prepared and not been discarded."""
+        return frozenset(self._sandboxes)
 
     def _open(self, sandbox: str) -> cgroup.Group:
         """Open a sandbox's group, made where it is missing, and end the commands that were left there."""
@@ -173,6 +185,17 @@ class Tree:
             raise
         return group
 
+    def _make(self, sandbox: str, instance: str) -> cgroup.Group:
+        for _ in range(_ATTEMPTS):
+            parent = self._sandboxes[sandbox]
+            try:
+                return parent.create(instance)
+            except FileExistsError:
+                _clear(parent, instance)
+            except FileNotFoundError:  # somebody else who used the sandbox has ended, and removed its group
+                self.prepare(sandbox, self._limits[sandbox])
+        return self._sandboxes[sandbox].create(instance)
+
     def _let_clones_live(self, group: cgroup.Group) -> None:
         """Make a new and empty group one that our clones live in.
 
@@ -185,17 +208,6 @@ class Tree:
             return
         for _ in range(self._kills):
             group.kill()
-
-    def _make(self, sandbox: str, instance: str) -> cgroup.Group:
-        for _ in range(_ATTEMPTS):
-            parent = self._sandboxes[sandbox]
-            try:
-                return parent.create(instance)
-            except FileExistsError:
-                _clear(parent, instance)
-            except FileNotFoundError:  # somebody else who used the sandbox has ended, and removed its group
-                self.prepare(sandbox, self._limits[sandbox])
-        return self._sandboxes[sandbox].create(instance)
 
     def _enforced(self, limits: Mapping[str, str]) -> dict[str, str]:
         # With ENFORCE nothing is left out, whoever forgot `check`: what cannot be written is an error.
@@ -210,9 +222,16 @@ class Tree:
         """Return the instances ("hello.0") of a sandbox that have a group, whoever made it."""
         return [name for name in self._sandboxes[sandbox].children() if name.rpartition(".")[2].isdecimal()]
 
-    def sweep(self, sandbox: str, instance: str) -> None:
-        """Kill and remove what an earlier supervisor left of an instance."""
-        _clear(self._sandboxes[sandbox], instance)
+    def sweep(self, sandbox: str, instance: str) -> bool:
+        """Kill and remove what an earlier supervisor left of an instance; return whether there was anything.
+
+        Raises cgroup.CgroupError.
+        """
+        try:
+            _clear(self._sandboxes[sandbox], instance)
+        except FileNotFoundError:
+            return False
+        return True
 
     def close(self) -> None:
         """Remove the groups above the instances that nobody else uses."""
@@ -220,25 +239,6 @@ class Tree:
             self.discard(sandbox)
         with suppress(OSError):
             os.rmdir(self.hierarchy.path(self.path("", "")))
-
-
-def _kills_until_a_clone_lives(group: cgroup.Group) -> int:
-    for kills in range(_MOST_KILLS):
-        if _clone_lives(group):
-            return kills
-        group.kill()
-    return 0  # it is not that what kills them
-
-
-def _clone_lives(group: cgroup.Group) -> bool:
-    pid, pidfd = kernel.clone3(0, group.fd)
-    if pid == 0:
-        os._exit(0)
-    try:
-        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
-    finally:
-        os.close(pidfd)
-    return result is not None and result.si_status != signal.SIGKILL
 
 
 def command_name(process: str, pid: int) -> str:
@@ -259,6 +259,29 @@ def _let_go(group: cgroup.Group) -> None:
     # EBUSY and ENOTEMPTY: another supervisor, or a command, is.
     with suppress(OSError):
         os.rmdir(group.path)
+
+
+def _reads(group: cgroup.Group, file: str, text: str) -> bool:
+    return cgroup.limits.agrees(file, text, group.read(file))
+
+
+def _kills_until_a_clone_lives(group: cgroup.Group) -> int:
+    for kills in range(_MOST_KILLS):
+        if _clone_lives(group):
+            return kills
+        group.kill()
+    return 0  # it is not that what kills them
+
+
+def _clone_lives(group: cgroup.Group) -> bool:
+    pid, pidfd = kernel.clone3(0, group.fd)
+    if pid == 0:
+        os._exit(0)
+    try:
+        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+    finally:
+        os.close(pidfd)
+    return result is not None and result.si_status != signal.SIGKILL
 
 
 def _clear(parent: cgroup.Group, name: str) -> None:

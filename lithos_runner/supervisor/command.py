@@ -72,13 +72,14 @@ def run(command: Command, tree: Tree) -> int:
     """Run a command to its end; return its exit code, or 128 + n when signal n has killed it.
 
     The process must have one thread, and root's rights. SIGTERM, SIGINT, SIGHUP and SIGQUIT end the command as its
-    configuration says, the second one at once. Raises Failure, RootUnusable and cgroup.CgroupError when it cannot be
-    started; nothing is left behind.
+    configuration says, a second one (but for SIGHUP) at once. Raises Failure, RootUnusable, OSError and
+    cgroup.CgroupError when it cannot be started; nothing is left behind.
     """
+    limits = [*command.group.limits, *command.sandbox_limits]
+    tree.check(limits)
+    if missing := tree.not_enforced(limits):
+        say(f"limits are not enforced for: {', '.join(missing)} (--limits {tree.mode})", WARN)
     with ExitStack() as stack:
-        missing = tree.not_enforced([*command.group.limits, *command.sandbox_limits])
-        if missing:
-            say(f"limits are not enforced for: {', '.join(missing)} (--limits {tree.mode})", WARN)
         running = _Running(command, tree, stack)
         running.start()
         return running.wait()
@@ -166,15 +167,16 @@ class _Running:
             self._streams.resize()
         elif self._code is not None:
             self._hurried = True  # there is nothing to end but the wait for a terminal
+        elif self._stopping and number != signal.SIGHUP:  # of which the kernel and a shell may send one each
+            self._cgroup.kill()
         else:
             self._stop()
 
     # The end.
 
     def _stop(self) -> None:
-        """Ask the command to end, and see to it that it does; the second time, kill it."""
+        """Ask the command to end, and see to it that it does."""
         if self._stopping:
-            self._cgroup.kill()
             return
         self._stopping = True
         self._loop.deadline(self, time.monotonic() + self._group.policy.kill_timeout, self._kill)

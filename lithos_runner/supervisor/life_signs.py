@@ -34,6 +34,7 @@ class LifeSigns:
     ) -> None:
         """``tell`` takes events, ``kill`` a sentence why the instance has to end at once; ``pids`` are its own."""
         self.status = ""  # its own words
+        self.watchdog: float | None = None  # seconds that it may be silent, if it has asked for that
         self.remark = ""  # how it was found to be ready, if that is worth a sentence
         self._group = group
         self._slot = slot
@@ -43,7 +44,10 @@ class LifeSigns:
         self._tell = tell
         self._kill = kill
         self._watch: Watch | None = None
-        self._watchdog: float | None = None  # seconds
+
+    def recall(self, status: str, watchdog: float | None) -> None:
+        """Take over what the instance has told an earlier supervisor."""
+        self.status, self.watchdog = status, watchdog
 
     @property
     def why_not_ready(self) -> str:
@@ -62,7 +66,7 @@ class LifeSigns:
         else:
             self._loop.deadline((self, "drain"), None, self._drain)
         if not state.alive:
-            self._watchdog, self.status = None, ""
+            self.watchdog, self.status = None, ""
         self._wind_up()
 
     def close(self) -> None:
@@ -108,15 +112,15 @@ class LifeSigns:
         if message.get("WATCHDOG") == "trigger":
             self._kill("its watchdog was triggered by itself")
         if (period := notifications.seconds(message, "WATCHDOG_USEC")) is not None:
-            self._watchdog = period or None
+            self.watchdog = period or None
         if "WATCHDOG" in message or "WATCHDOG_USEC" in message:
             self._wind_up()
         return notifications.seconds(message, "EXTEND_TIMEOUT_USEC")
 
     def _wind_up(self) -> None:
         """Give the watchdog its whole time again, if the instance has asked for one."""
-        at = None if self._watchdog is None else time.monotonic() + self._watchdog
+        at = None if self.watchdog is None else time.monotonic() + self.watchdog
         self._loop.deadline((self, "watchdog"), at, self._silent)
 
     def _silent(self) -> None:
-        self._kill(f"it has not said WATCHDOG=1 for {self._watchdog or 0:g} s")
+        self._kill(f"it has not said WATCHDOG=1 for {self.watchdog or 0:g} s")

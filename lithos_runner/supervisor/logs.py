@@ -82,6 +82,16 @@ def _open(path: str) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
 
 
+def _open_pipe(fifo: str, keep: bool) -> int:
+    if not keep:
+        with suppress(FileNotFoundError):
+            os.unlink(fifo)
+    with suppress(FileExistsError):
+        os.mkfifo(fifo, 0o600)
+    # Our end is writable too: a FIFO without any writer would report a hang-up for ever.
+    return os.open(fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
 class Stream:
     """One stream of one instance, kept over its restarts."""
 
@@ -96,13 +106,11 @@ class Stream:
         self._losing = False
         self._budget, self._since = RATE, 0.0
         self.file = LogFile(path)
-        if not keep:
-            with suppress(FileNotFoundError):
-                os.unlink(fifo)
-        with suppress(FileExistsError):
-            os.mkfifo(fifo, 0o600)
-        # Our end is writable too: a FIFO without any writer would report a hang-up for ever.
-        self._reader = os.open(fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            self._reader = _open_pipe(fifo, keep)
+        except OSError:
+            self.file.close()
+            raise
         loop.watch(self._reader, READABLE, self._readable)
 
     def open(self, uid: int, gid: int) -> int:

@@ -15,6 +15,7 @@ WRITABLE = select.EPOLLOUT
 PRIORITY = select.EPOLLPRI
 HANG_UP = select.EPOLLHUP
 PEER_HANG_UP = select.EPOLLRDHUP
+_LONGEST = 86400.0  # seconds; epoll_wait(2) takes an int of milliseconds, and an instance may ask for any time
 
 
 class Loop:
@@ -58,7 +59,8 @@ class Loop:
     def _timeout(self) -> float | None:
         if not self._deadlines:
             return None
-        return max(0.0, min(at for at, _ in self._deadlines.values()) - time.monotonic())
+        first = min(at for at, _ in self._deadlines.values())
+        return min(max(0.0, first - time.monotonic()), _LONGEST)
 
     def close(self) -> None:
         """Let go of the epoll set."""

@@ -20,18 +20,20 @@ from .listeners import ListenFailed
 from .messages import ERROR, WARN, say
 from .supervised import Means, Supervised
 
+STARTS = 32  # of a group in one turn of the loop, 3 ms each: nobody else is served meanwhile
+
 
 class Service:
     """All instances of a process group."""
 
     def __init__(self, group: Group, means: Means, changed: Callable[[Service], None]) -> None:
-        """Nothing runs before ``advance``; ``changed`` is called when instances have ended or a roll-out has."""
+        """Nothing runs before ``advance``; ``changed`` is called when instances have ended or been given up."""
         self.wanted = self.goal = group
         self.stable: Group | None = None
         self.instances: dict[int, Supervised] = {}
         self.generation = 1
         self.rejected = 0  # the last generation that was rolled back, or not even tried
-        self.reason = ""  # why the wanted version is not in force
+        self.reason = ""  # why it was
         self._means = means
         self._changed = changed
         self._retired = False
@@ -52,21 +54,12 @@ class Service:
         self._remember()
         self.advance()
 
-    def adopt(self, survivor: Survivor) -> None:
-        """Take over an instance that lives."""
-        record = survivor.record
-        known = {group.spec: group for group in (self.wanted, self.goal, self.stable) if group is not None}
-        group = known.get(record["version"], self.wanted)
-        for port in group.ports:
+    def take_sockets(self, survivor: Survivor) -> None:
+        """Take back the sockets of an instance that lives, for all who shall have them."""
+        for port in self._group_of(survivor).ports:
             descriptor = take_descriptor(survivor, port.fd)
-            if descriptor is None or not self._take_back(port, record["name"], descriptor):
-                say(
-                    f"{record['name']}: its socket at {port.address} cannot be taken over; it keeps it for itself", WARN
-                )
-        index = record["index"]
-        self.instances[index] = Supervised(
-            group, index, record["generation"], self._means, self._instance_changed, survivor
-        )
+            if descriptor is None or not self._take_back(port, survivor.name, descriptor):
+                say(f"{survivor.name}: its socket at {port.address} cannot be taken over; it keeps it for itself", WARN)
 
     def _take_back(self, port: Port, slot: str, descriptor: int) -> bool:
         try:
@@ -75,19 +68,33 @@ class Service:
             say(f"{slot}: {error}", WARN)
             return False
 
+    def adopt(self, survivor: Survivor) -> None:
+        """Take over an instance that lives; before, the sockets of all have to be taken."""
+        group, index, generation = self._group_of(survivor), survivor.record["index"], survivor.record["generation"]
+        self.instances[index] = Supervised(group, index, generation, self._means, self._instance_changed, survivor)
+
+    def _group_of(self, survivor: Survivor) -> Group:
+        known = {group.spec: group for group in (self.wanted, self.goal, self.stable) if group is not None}
+        return known.get(survivor.record["version"], self.wanted)
+
+    def resume(self) -> None:
+        """Go on where an earlier supervisor stood."""
+        self._soon()
+
     def _remember(self) -> None:
         """Write down what a successor has to know."""
-        self._means.state.write_service(
-            self.name,
-            {
-                "wanted": plain_group(self.wanted),
-                "goal": plain_group(self.goal),
-                "stable": plain_group(self.stable) if self.stable else None,
-                "generation": self.generation,
-                "rejected": self.rejected,
-                "reason": self.reason,
-            },
-        )
+        record = {
+            "wanted": plain_group(self.wanted),
+            "goal": plain_group(self.goal),
+            "stable": plain_group(self.stable) if self.stable else None,
+            "generation": self.generation,
+            "rejected": self.rejected,
+            "reason": self.reason,
+        }
+        try:
+            self._means.state.write_service(self.name, record)
+        except OSError as error:
+            say(f"{self.name}: cannot write down how far it is: {error}; a successor would not know", WARN)
 
     @property
     def name(self) -> str:
@@ -96,12 +103,12 @@ class Service:
 
     @property
     def phase(self) -> str:
-        """How far it has come: rolling, settled, failing (the first version does), rolling back, rolled back."""
+        """How far it has come: rolling, settled, rolling back, rolled back, or failing: it may never get there."""
         settled = rollout.settled(self._goal(), self._slots())
+        if not settled and self._trouble():
+            return "failing"
         if self.rejected == self.generation:
             return "rolled back" if settled else "rolling back"
-        if self.stable is None and self._failure():
-            return "failing"
         return "settled" if settled else "rolling"
 
     # What is asked for.
@@ -110,6 +117,8 @@ class Service:
         """Take in what the configuration says now."""
         before, self.wanted = self.wanted, group
         self._retired = False
+        if group.instances != before.instances:
+            self.rejected = 0  # the last roll-out was, this change is not
         if group.spec != before.spec:
             if self.stable is None and self._serves_everywhere():
                 self.stable = self.goal  # it had no time to prove itself, but a version that fails must not replace it
@@ -150,7 +159,7 @@ class Service:
         if self.stable is not None or self._serves_everywhere():
             self.stable = past
         for index in indices:
-            self.instances[index].version = past.spec
+            self.instances[index].count_as(past.spec)
         self._aim(self.goal, self.reason)
         self._soon()
 
@@ -191,15 +200,14 @@ class Service:
         self._roll_back_if_it_fails()
         slots = self._slots()
         goal = self._goal()
-        for kind, index in rollout.steps(goal, slots):
-            if kind is Kind.START:
-                self._start(index)
-            else:
-                self.instances[index].leave()
-        settled = rollout.settled(goal, slots)
-        if settled:
+        steps = rollout.steps(goal, slots)
+        for index in [step.index for step in steps if step.kind is Kind.STOP]:
+            self.instances[index].leave()
+        for index in [step.index for step in steps if step.kind is Kind.START][:STARTS]:
+            self._start(index)
+        if rollout.settled(goal, slots):
             self._settle()
-        if ended or settled or any(slot.state is State.FAILED for slot in slots):
+        if ended or any(slot.state is State.FAILED for slot in slots):
             self._changed(self)
         self._wait_for_soak()
 
@@ -230,19 +238,41 @@ class Service:
         return bool(ended)
 
     def _roll_back_if_it_fails(self) -> None:
-        if self.stable is None or self.stable.spec == self.goal.spec or self._retired:
+        goal, stable = self.goal, self.stable
+        if stable is None or stable.spec == goal.spec or self._retired:
             return
-        self.reason = self._failure()
-        if self.reason:
-            say(f"{self.name}: rolled back to the version before: {self.reason}", ERROR)
-            self.goal = self.stable._replace(instances=self.wanted.instances)
-            self.rejected = self.generation
-            self._remember()
+        reason = self._failure()
+        if not reason:
+            return
+        self.reason, self.rejected = reason, self.generation
+        if stable.facts == goal.facts:  # a restart: what runs is what it was
+            say(f"{self.name}: not restarted: {reason}", ERROR)
+            self.stable = goal
+            for instance in self.instances.values():
+                if instance.version == stable.spec:
+                    instance.count_as(goal.spec)
+        else:
+            say(f"{self.name}: rolled back to the version before: {reason}", ERROR)
+            self.goal = stable._replace(instances=self.wanted.instances)
+        self._remember()
 
     def _failure(self) -> str:
-        """Why an instance of the goal's version has failed; "" when none has."""
-        failed = (one for one in self.instances.values() if one.version == self.goal.spec and one.failures)
+        """Why an instance that this roll-out has started has failed; "" when none has."""
+        # Not those that ran before it: `restart NAME.N` leaves instances of the same version as they are.
+        failed = (one for one in self._of_the_goal() if one.generation == self.generation and one.failures)
         return next((one.reason for one in failed), "")
+
+    def _trouble(self) -> str:
+        """Why it does not get where it should; "" when it is on its way."""
+        if self.stable is None:
+            return self._failure()
+        # What a roll-out has started is not stuck when it fails, but rolled back, see `advance`.
+        tried = self.generation if self.stable.spec != self.goal.spec else None
+        here = (one for one in self._of_the_goal() if one.generation != tried)
+        return next((one.reason for one in here if one.machine.state in (State.BACKOFF, State.FAILED)), "")
+
+    def _of_the_goal(self) -> list[Supervised]:
+        return [one for one in self.instances.values() if one.version == self.goal.spec]
 
     def _settle(self) -> None:
         if self.stable is self.goal or not self.goal.instances:  # what runs nowhere has not shown that it serves
@@ -285,7 +315,7 @@ class Service:
         return {
             "name": self.name,
             "phase": self.phase,
-            "reason": self.reason or ("" if self.stable else self._failure()),
+            "reason": self.reason or self._trouble(),
             "generation": self.generation,
             "instances": self.goal.instances,
             "ready": sum(one.machine.state is State.READY for one in self.instances.values()),

@@ -14,9 +14,7 @@ output, error         a pipe                the same pseudoterminal; if input is
 from __future__ import annotations
 
 import codecs
-import errno
 import os
-import stat
 import termios
 import tty
 from collections.abc import Callable
@@ -47,19 +45,12 @@ class Streams:
         self._terminal = -1
         with ExitStack() as stack:
             self._stack = stack
-            self._refuse_directories()
             terminals = [number for number in range(3) if os.isatty(number)]
             if self.interactive:
                 self._open_terminal(terminals, hung_up)
             else:
                 self._replace(terminals)
             self._stack = stack.pop_all()
-
-    def _refuse_directories(self) -> None:
-        """Refuse the way out of the root that a descriptor of a directory is (CVE-2024-21626)."""
-        for number in self.sources:
-            if stat.S_ISDIR(os.fstat(number).st_mode):
-                raise OSError(errno.EISDIR, f"descriptor {number} is a directory: redirect it to a file or a pipe")
 
     def _own(self, descriptor: int) -> int:
         self._stack.callback(os.close, descriptor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
@@ -26,6 +26,8 @@ from .listeners import Listeners, ListenFailed
 from .logs import Stream
 from .loop import PRIORITY, READABLE, Loop
 from .messages import ERROR, WARN, say
+
+_TRY_AGAIN = 1.0  # seconds; for what fails only when the host has no descriptor or memory to spare
 
 
 class Means(NamedTuple):
@@ -49,11 +51,14 @@ class Ending(NamedTuple):
     signal: int | None
     oom_killed: bool
     at: float  # seconds since the epoch
+    own_limit: bool = True  # the memory that was used up is its own, and not that of a group above
 
     def sentence(self) -> str:
         """Say it in words."""
-        if self.oom_killed:
+        if self.oom_killed and self.own_limit:
             return "was killed: it used more memory than its limit allows"
+        if self.oom_killed:
+            return "was killed: the memory of its sandbox, or of the host, was used up"
         if self.signal is not None:
             return f"was killed by {processes.signal_name(self.signal)}"
         if self.code is None:
@@ -100,15 +105,18 @@ class Supervised:
         self._oom_kills = 0  # of ended lives
         self._started: float | None = None  # seconds since the epoch
         self._signs = LifeSigns(group, self.name, means.loop, means.listeners, self._pids, self.on, self._end_at_once)
-        self._streams = [self._stream(kind, keep=survivor is not None) for kind in ("stdout", "stderr")]
+        self._streams: list[Stream] = []  # those of stdout and stderr, from the first start on
         if survivor is not None:
             self._adopt(survivor)
 
-    def _stream(self, kind: str, *, keep: bool) -> Stream:
-        means, leaf = self._means, f"{self.group.process}.{self.index}.{kind}"
-        fifo = os.path.join(means.fifo_directory, f"{self.group.sandbox}:{leaf}")
-        path = os.path.join(means.log_directory, self.group.sandbox, leaf)
-        return Stream(fifo, path, means.loop, partial(say, level=WARN), keep=keep)
+    def _open_streams(self, *, keep: bool = False) -> None:
+        """Open what is not open yet; ``keep`` the pipes that an earlier life speaks into. Raises OSError."""
+        means, directory = self._means, os.path.join(self._means.log_directory, self.group.sandbox)
+        for kind in ("stdout", "stderr")[len(self._streams) :]:
+            leaf = f"{self.group.process}.{self.index}.{kind}"
+            fifo = os.path.join(means.fifo_directory, f"{self.group.sandbox}:{leaf}")
+            path = os.path.join(directory, leaf)
+            self._streams.append(Stream(fifo, path, means.loop, partial(say, level=WARN), keep=keep))
 
     def _adopt(self, survivor: Survivor) -> None:
         """Take over what an earlier supervisor has started."""
@@ -117,8 +125,14 @@ class Supervised:
         self._child, self._cgroup = Child(survivor.pid, survivor.pidfd, -1, []), survivor.group
         self._pid_start = processes.start_time(survivor.pid)
         self._started, self._oom_kills = record["started"], record["oom_kills"]
-        self._last_exit = Ending(**record["last_exit"]) if record["last_exit"] else None
+        with suppress(TypeError):  # a version that wrote something else there
+            self._last_exit = Ending(**record["last_exit"]) if record["last_exit"] else None
+        self._signs.recall(record["status"], record.get("watchdog"))
         self.machine.restarts = record["restarts"]
+        try:
+            self._open_streams(keep=True)
+        except OSError as error:
+            say(f"{self.name}: cannot take what it prints: {error}; it waits in the pipe until its next start", WARN)
         self._means.loop.watch(survivor.pidfd, READABLE, self._exited)
         self._keep_mounts(self._child)
         for event in _SO_FAR.get(record["state"], (Event.ADOPT,)):
@@ -152,6 +166,11 @@ class Supervised:
         self.group = group
         self.machine.policy = group.policy
 
+    def count_as(self, version: str) -> None:
+        """Be of this version from now on, in the eyes of roll-outs; what runs stays as it is."""
+        self.version = version
+        self._write_state()
+
     def hear(self, message: dict[str, str]) -> None:
         """Take what the instance says of itself."""
         more = self._signs.hear(message)
@@ -169,8 +188,7 @@ class Supervised:
     def _end_at_once(self, why: str) -> None:
         """Kill an instance that is in trouble by its own account; what follows is as if it had died."""
         self._overdue_sentence = f"{self.name} was killed: {why}"
-        if self._cgroup is not None:
-            self._cgroup.kill()
+        self._kill_all()
 
     def leave(self) -> None:
         """End, with all the time that its connections may have.
@@ -211,6 +229,7 @@ class Supervised:
         if group.readiness.hears():
             launch = launch._replace(notify=means.notify_address)
         means.listeners.open(group.ports)
+        self._open_streams()
         opened = [stream.open(launch.uid, launch.gid) for stream in self._streams]
         try:
             sockets = means.listeners.descriptors(group.ports, self.name)
@@ -236,6 +255,8 @@ class Supervised:
         self._status_open = False
         self._means.loop.forget(child.status)
         os.close(child.status)
+        # They were kept to explain a failure: 2 KB an instance, which is a tenth of a supervisor with 1,000.
+        self._child = child._replace(operations=[])
         if failure is None:
             self._keep_mounts(child)
             self.on(Event.EXECUTED)
@@ -282,26 +303,29 @@ class Supervised:
             code, number = init.exit_status(result.si_status)
         else:
             code, number = result.si_status, None
-        return Ending(code, number, self._oom_events() > 0, time.time())
+        events = self._memory_events()
+        # "oom" counts in the group whose limit was reached and in those above it, never below: cgroup-v2.rst.
+        return Ending(code, number, events.get("oom_kill", 0) > 0, time.time(), own_limit=events.get("oom", 0) > 0)
 
-    def _oom_events(self) -> int:
+    def _memory_events(self) -> Mapping[str, int]:
         if self._cgroup is None or "memory" in self._means.tree.not_enforced(["memory.max"]):
-            return 0
+            return {}
         try:
-            return self._cgroup.memory.events.get("oom_kill", 0)
+            return self._cgroup.memory.events
         except OSError:
-            return 0
+            return {}
 
     def _settle(self) -> None:
         """Wait until nobody is left in the cgroup, remove it, and only then tell the machine."""
-        group = self._cgroup
-        if group is None:
+        if self._cgroup is not None:
+            self._persist(partial(self._empty, self._cgroup), self._settle)
+
+    def _empty(self, group: cgroup.Group) -> None:
+        if not group.populated:
+            self._finish()
             return
-        if group.populated:
-            group.kill()
-            self._means.loop.watch(group.events_fd, PRIORITY, self._thinned)
-            return
-        self._finish()
+        group.kill()
+        self._means.loop.watch(group.events_fd, PRIORITY, self._thinned)
 
     def _thinned(self, _events: int) -> None:
         group = self._cgroup
@@ -311,7 +335,8 @@ class Supervised:
         self._finish()
 
     def _finish(self) -> None:
-        self._oom_kills += self._oom_events()
+        self._means.loop.deadline((self, "again"), None, self._settle)
+        self._oom_kills += self._memory_events().get("oom_kill", 0)
         self._remove_cgroup()
         for stream in self._streams:
             stream.drain()
@@ -329,7 +354,7 @@ class Supervised:
         now = time.time()
         ran = now - (self._started or now)  # also of an earlier supervisor's
         ending = self._ending.sentence() if self._ending else "ended"
-        line = self._streams[1].file.last_line()
+        line = self._streams[1].file.last_line() if len(self._streams) > 1 else ""
         last_line = f"; its last line on stderr: {line}" if line else ""
         served = self.machine.state is State.READY
         if served and self._ending and self._ending.code in self.group.normal_exit_codes:
@@ -362,18 +387,32 @@ class Supervised:
             again = time.monotonic() + init.STARTS
             self._means.loop.deadline((self, "stop signal"), again, self._send_stop_signal)
             return
-        signal.pidfd_send_signal(child.pidfd, signal.Signals(self.group.stop_signal))
+        with suppress(ProcessLookupError):  # an adopted one that has ended: somebody else has waited for it
+            signal.pidfd_send_signal(child.pidfd, signal.Signals(self.group.stop_signal))
 
     def _kill(self) -> None:
         if not self.machine.told:
             why = self._signs.why_not_ready
-            late = f"{self.name} was not ready after {self.group.policy.readiness_timeout:g} s"
+            # It may have asked for more time.
+            waited = max(self.group.policy.readiness_timeout, int(time.monotonic() - (self.machine.started or 0.0)))
+            late = f"{self.name} was not ready after {waited:g} s"
             self._overdue_sentence = f"{late}: {why}" if why else late
             say(f"{self._overdue_sentence}; killing it", WARN)
         elif self.machine.executed:
             say(f"{self.name} has not ended by its stop signal; killing it", WARN)
+        self._kill_all()
+
+    def _kill_all(self) -> None:
         if self._cgroup is not None:
-            self._cgroup.kill()
+            self._persist(self._cgroup.kill, self._kill_all)
+
+    def _persist(self, act: Callable[[], None], again: Callable[[], None]) -> None:
+        """Do what has to be done in this life; when the host cannot now, ``again`` later."""
+        try:
+            act()
+        except OSError as error:
+            say(f"{self.name}: {error}; it is tried again in {_TRY_AGAIN:g} s", WARN)
+            self._means.loop.deadline((self, "again"), time.monotonic() + _TRY_AGAIN, again)
 
     def _give_up(self) -> None:
         # Who waits in its queue would wait in vain.
@@ -405,6 +444,7 @@ class Supervised:
             "oom_kills": self._oom_kills,
             "version": self.version,
             "status": self._signs.status,
+            "watchdog": self._signs.watchdog,
             "notify": self._means.notify_address,
         }
 

@@ -8,7 +8,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any, NamedTuple
@@ -20,7 +20,6 @@ from ..plan.instance import State
 from ..plan.room import Demand, shortage
 from ..status import names, store
 from . import loader, upgrade
-from .adoption import survivors
 from .cgroups import ENFORCE, OFF, SLICE, Tree
 from .control import Control
 from .desired import EVERYTHING, Desired, Group, Host, Refusal, plain_group
@@ -30,6 +29,7 @@ from .messages import ERROR, WARN, log_to, say
 from .notify import notify, take_address
 from .readiness.notifications import Notifications
 from .service import Service
+from .succession import Succession, end_leftovers
 from .supervised import Means
 
 LOG_DIRECTORY = "/var/log/lithos/stdio"
@@ -49,21 +49,31 @@ class Options(NamedTuple):
 
 
 class Failure(Exception):
-    """The supervisor cannot run, or ran and had to give up; the message is for people, nothing is left behind."""
+    """The supervisor cannot run, or ran and had to give up; the message is for people.
+
+    Nothing is left behind but instances that live, with what the next supervisor needs to adopt them.
+    """
 
 
 def run(request: loader.Request, options: Options) -> None:
     """Supervise what ``request`` leads to until a signal ends it; raises Refusal (configuration) and Failure."""
     _allow_descriptors()
     try:
+        if not options.once:
+            request = request._replace(notes=loader.take_notes())
         desired = loader.load(request)
         host = options.host or desired.host
         if host is None or (options.once and desired.faults):
             raise Refusal("\n".join(desired.faults))
         with ExitStack() as stack:
-            supervisor = Supervisor(request, host, options, stack)
-            supervisor.start(desired)
-            supervisor.serve()
+            try:
+                supervisor = Supervisor(request, host, options, stack)
+                supervisor.start(desired)
+                supervisor.serve()
+            except BaseException:
+                if _may_leave_instances(host.runtime):
+                    stack.pop_all()  # as if we had been killed: what lives goes on, and the next one adopts it
+                raise
     except (store.AlreadyRunning, ListenFailed, cgroup.CgroupError) as error:
         hint = "; --limits available goes on without it" if isinstance(error, cgroup.ControllerMissing) else ""
         raise Failure(f"{error}{hint}") from error
@@ -71,6 +81,13 @@ def run(request: loader.Request, options: Options) -> None:
         raise Failure(f"cannot supervise {options.config}: {error}") from error
     if supervisor.fatal:
         raise Failure(supervisor.fatal)
+
+
+def _may_leave_instances(runtime: str) -> bool:
+    try:
+        return next(store.instance_files(runtime), None) is not None
+    except OSError:  # whatever it is that ends us
+        return True
 
 
 class Supervisor:
@@ -86,8 +103,8 @@ class Supervisor:
         self._started = time.time()
         self._stopping = False
         self._services: dict[str, Service] = {}
-        self._sandboxes: set[str] = set()
         self._faults: list[str] = []
+        self._broken: frozenset[str] = frozenset()  # what they concern
         self._said: set[str] = set()  # what of the present configuration cannot be had on living sockets
         self._given_up: set[str] = set()  # instances, with ``once``
         self._reader: loader.Reader | None = None
@@ -185,25 +202,7 @@ class Supervisor:
         """Take over what an earlier supervisor has left alive, with its sockets and where its roll-outs stood."""
         for held in self._handover.sockets:
             self._listeners.adopt(held.port, held.slot, held.descriptor)
-        for record in store.read_services(self._host.runtime):
-            with suppress(KeyError, TypeError):  # not ours, or of a version that wrote other records
-                service = Service.restore(record, self._means, self._service_changed)
-                self._services[service.name] = service
-        adopted = 0
-        for survivor in survivors(self._host.runtime, self._tree):
-            if survivor.service in self._services:
-                self._hold(survivor.record["sandbox"])
-                self._services[survivor.service].adopt(survivor)
-                adopted += 1
-        if adopted:
-            say(f"adopted {adopted} instance(s) of an earlier supervisor")
-        for service in self._services.values():
-            self._sweep(service.wanted, [f"{service.wanted.process}.{index}" for index in service.instances])
-
-    def _hold(self, sandbox: str) -> None:
-        if sandbox not in self._sandboxes:
-            self._tree.prepare(sandbox, {})
-            self._sandboxes.add(sandbox)
+        self._services = Succession(self._host.runtime, self._means).take_over(self._service_changed)
 
     def serve(self) -> None:
         """Handle events until everything has ended."""
@@ -212,7 +211,8 @@ class Supervisor:
 
     def stop(self) -> None:
         """End all instances as the configuration says; the second time, kill what is left."""
-        notify(self._notify, "STOPPING=1")
+        # systemd would kill us after TimeoutStopSec, and what has not ended by then would live on.
+        notify(self._notify, f"STOPPING=1\nEXTEND_TIMEOUT_USEC={int(self._time_to_stop() * 1e6)}")
         again, self._stopping = self._stopping, True
         if self._reader is not None:
             self._stop_reading(self._reader)
@@ -220,6 +220,11 @@ class Supervisor:
             self._reader = None
         for service in self._services.values():
             service.stop(again=again)
+
+    def _time_to_stop(self) -> float:
+        """Return after how many seconds all instances will have ended, by themselves or killed."""
+        living = (one for service in self._services.values() for one in service.instances.values())
+        return max((one.group.policy.kill_timeout for one in living), default=0.0) + _CLEARING
 
     def upgrade(self) -> None:
         """Go on as the program that is installed now, if that can be loaded."""
@@ -300,8 +305,11 @@ class Supervisor:
             return
         self._stop_reading(reader)
         self._reader = None
+        desired: Desired | None = None
         try:
             desired = reader.desired()
+        except loader.Unchanged:
+            pass
         except Refusal as refusal:
             desired = Desired([], {}, [str(refusal)], frozenset({EVERYTHING}))
         self._read_all(desired)
@@ -309,8 +317,12 @@ class Supervisor:
     def _stop_reading(self, reader: loader.Reader) -> None:
         self._loop.forget(reader.descriptor)
 
-    def _read_all(self, desired: Desired) -> None:
-        self._take_in(desired)
+    def _read_all(self, desired: Desired | None) -> None:
+        """Take in what was read; None: it is in force already."""
+        if desired is None:
+            self._loads += 1
+        else:
+            self._take_in(desired)
         notify(self._notify, "READY=1")
         if self._loads < self._asked:
             self._read()
@@ -322,7 +334,7 @@ class Supervisor:
         if desired.host is not None:
             log_to(desired.host.logs)
         desired = self._with_sandboxes(desired)
-        self._faults = desired.faults
+        self._faults, self._broken = desired.faults, desired.broken
         for fault in desired.faults:
             say(f"not taken in: {fault}", ERROR)
         for remark in desired.remarks:
@@ -338,6 +350,8 @@ class Supervisor:
                 service.desire(group)
         self._tidy()
         self._write_supervisor()
+        if desired.faults or desired.remarks or self._said:  # the next reload looks at them again, and says so
+            loader.forget(self._request)
 
     def _with_sandboxes(self, desired: Desired) -> Desired:
         """Prepare the sandboxes; without those whose limits cannot be had."""
@@ -350,8 +364,6 @@ class Supervisor:
                     raise
                 faults.append(f"sandbox {name}: {error}")
                 broken.add(name)
-            else:
-                self._sandboxes.add(name)
         groups = [group for group in desired.groups if group.sandbox not in broken]
         return desired._replace(groups=groups, faults=faults, broken=frozenset(broken))
 
@@ -370,20 +382,9 @@ class Supervisor:
         return shortage(int(limit) if limit else None, _demand(service.goal), _demand(group), demands)
 
     def _add(self, group: Group) -> None:
-        self._sweep(group)
+        end_leftovers(self._means, group.sandbox, group.process)
         service = self._services[group.name] = Service(group, self._means, self._service_changed)
         service.begin()
-
-    def _sweep(self, group: Group, kept: Collection[str] = ()) -> None:
-        """End what an earlier supervisor has left of a group and what cannot be adopted."""
-        self._hold(group.sandbox)
-        there = [name for name in self._tree.instances(group.sandbox) if name.rpartition(".")[0] == group.process]
-        left = [name for name in there if name not in kept]
-        for instance in left:
-            self._tree.sweep(group.sandbox, instance)
-            self._state.forget(f"{group.sandbox}/{instance}")
-        if left:
-            say(f"{group.name}: ended {len(left)} instance(s) that an earlier supervisor left behind", WARN)
 
     def _service_changed(self, service: Service) -> None:
         self._tidy()
@@ -402,9 +403,8 @@ class Supervisor:
                 say(sentence, WARN)
         self._means.launcher.keep(group.launch for group in groups)
         used = {group.sandbox for group in groups}
-        for sandbox in self._sandboxes - used - (self._sandboxes if self._stopping else set()):
+        for sandbox in [] if self._stopping else self._tree.sandboxes - used:
             self._tree.discard(sandbox)
-            self._sandboxes.discard(sandbox)
 
     def _give_up(self, service: Service) -> None:
         """End everything when a program has never worked: a person or a script waits for the answer."""
@@ -423,18 +423,20 @@ class Supervisor:
 
     def _write_supervisor(self) -> None:
         groups = [group for service in self._services.values() for group in service.groups()]
-        self._state.write_supervisor(
-            {
-                "pid": os.getpid(),
-                "config": self._options.config,
-                "started": self._started,
-                "log_dir": self._host.log_directory,
-                "limits": self._tree.mode,
-                "cgroup_parent": self._tree.parent,
-                "not_enforced": sorted({name for group in groups for name in self._tree.not_enforced(group.limits)}),
-                "faults": self._faults,
-            }
-        )
+        record = {
+            "pid": os.getpid(),
+            "config": self._options.config,
+            "started": self._started,
+            "log_dir": self._host.log_directory,
+            "limits": self._tree.mode,
+            "cgroup_parent": self._tree.parent,
+            "not_enforced": sorted({name for group in groups for name in self._tree.not_enforced(group.limits)}),
+            "faults": self._faults,
+        }
+        try:
+            self._state.write_supervisor(record)
+        except OSError as error:
+            say(f"cannot write the state of the supervisor: {error}; `lithos ps` shows an older one", WARN)
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         command = request.get("command")
@@ -453,6 +455,7 @@ class Supervisor:
             "reloads": not self._options.once,
             "loads": self._loads,
             "faults": self._faults,
+            "broken": sorted(self._broken),
             "services": [service.snapshot() for service in services],
             "instances": [one.snapshot() for service in services for _, one in sorted(service.instances.items())],
         }
@@ -466,9 +469,11 @@ class Supervisor:
 
     def _reload(self, request: dict[str, Any]) -> dict[str, Any]:
         """Answer how many configurations will have been taken in; ``retry`` names a sandbox to try again."""
-        for service in self._services.values():
-            if service.wanted.sandbox == request.get("retry"):
-                service.retry()
+        if "retry" in request:
+            for service in self._services.values():
+                if service.wanted.sandbox == request["retry"]:
+                    service.retry()
+            loader.forget(self._request)
         return {"loads": self.reload()}
 
     def _upgrade(self, _request: dict[str, Any]) -> dict[str, Any]:
@@ -498,6 +503,7 @@ class _Wrong(Exception):
     """A request that cannot be carried out; the message is the answer."""
 
 
+_CLEARING = 30.0  # seconds for killing what has not ended in time, and for removing all of it
 _END = (signal.SIGTERM, signal.SIGINT)
 # Any of these makes lithos read its files again; so does SIGUSR2, where we do more.
 _RELOAD = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)

@@ -11,9 +11,11 @@ from typing import NamedTuple
 from ..config import Container, Service
 from ..config.container import HostsFile, ResolvConf
 from ..config.facts import facts
+from ..config.files import status_of
 from ..config.sandbox import Sandbox
 from ..config.volumes import Persistent, Readonly, Statedir, Tmpfs
 from ..config.volumes import Volume as Declared
+from ..config.witness import UNSEEN, Witness
 from ..launch.spec import NOBODY, EtcFile, LaunchSpec, Root, Volume
 from ..plan.changes import IMAGE_IDENTITY, identity
 from ..plan.instance import Policy
@@ -56,14 +58,15 @@ def run_group(container: Container, file: str, process: str, root: str) -> Group
     return _group(container, about)
 
 
-def service_group(service: Service, devfs: str) -> Group:
+def service_group(service: Service, devfs: str, witness: Witness = UNSEEN) -> Group:
     """Return the process group of an entry of a process file; ``devfs`` is a directory for /dev, "" for none.
 
-    Raises OSError when its image is gone.
+    ``witness`` is told what this depends on beside the service. Raises OSError when its image is gone.
     """
     entry, settings = service.entry, service.settings
     upgrade = Upgrade(entry.upgrade.max_surge, entry.upgrade.max_unavailable, entry.upgrade.warm_up, entry.upgrade.soak)
     image = os.stat(service.root)
+    witness.saw(".", image, settings.image_dir, entry.image)
     # An image is replaced as a directory; what is changed inside of it shows only in its container file.
     known = {
         "image": entry.image,
@@ -74,7 +77,7 @@ def service_group(service: Service, devfs: str) -> Group:
         **({"devfs-dir": devfs} if devfs else {}),
     }
     known |= {f"unix-sockets.{path} at": real for path, real in service.unix_paths.items()}
-    etc = tuple(_etc(service.container, settings))
+    etc = tuple(_etc(service.container, settings, witness))
     known |= {file.target: f"{file.copy_from} {file.text}".strip() for file in etc}
     about = _About(
         sandbox=service.sandbox,
@@ -224,36 +227,38 @@ def _volume(point: str, declared: Declared, source: tuple[str, str]) -> Volume:
             return Volume(point, "state", writable=True, below=path.strip("/"), mode=mode, uid=user, gid=group)
 
 
-def _etc(container: Container, sandbox: Sandbox) -> Iterator[EtcFile]:
+def _etc(container: Container, sandbox: Sandbox, witness: Witness = UNSEEN) -> Iterator[EtcFile]:
     """Yield the files of /etc that an instance gets over those of its image."""
-    yield from _resolv_conf(container.resolv_conf, sandbox)
-    yield from _hosts(container.hosts_file, sandbox)
+    yield from _resolv_conf(container.resolv_conf, sandbox, witness)
+    yield from _hosts(container.hosts_file, sandbox, witness)
 
 
-def _resolv_conf(wanted: ResolvConf, sandbox: Sandbox) -> Iterator[EtcFile]:
+def _resolv_conf(wanted: ResolvConf, sandbox: Sandbox, witness: Witness) -> Iterator[EtcFile]:
     required = wanted.mount is True
     source = sandbox.resolv_conf if wanted.copy_from_host else ""
     # Without a copy there is nothing to put there, unless somebody insists.
-    if required or (wanted.mount is None and source and os.path.exists(source)):
+    if required or (wanted.mount is None and source and status_of(source, witness)):
         yield EtcFile("/etc/resolv.conf", source, "", required)
 
 
-def _hosts(wanted: HostsFile, sandbox: Sandbox) -> Iterator[EtcFile]:
+def _hosts(wanted: HostsFile, sandbox: Sandbox, witness: Witness) -> Iterator[EtcFile]:
     if wanted.mount is False:
         return
     source = sandbox.hosts_file if wanted.copy_from_host else ""
     required = wanted.mount is True
-    if source and not required and not os.path.exists(source):
+    if source and not required and not status_of(source, witness):
         source = ""
-    yield EtcFile("/etc/hosts", source, "".join(f"{line}\n" for line in _host_lines(wanted, sandbox)), required)
+    lines = "".join(f"{line}\n" for line in _host_lines(wanted, sandbox, witness))
+    yield EtcFile("/etc/hosts", source, lines, required)
 
 
-def _host_lines(wanted: HostsFile, sandbox: Sandbox) -> Iterator[str]:
+def _host_lines(wanted: HostsFile, sandbox: Sandbox, witness: Witness) -> Iterator[str]:
     alone = not wanted.copy_from_host
     if alone if wanted.localhost is None else wanted.localhost:
         yield "127.0.0.1 localhost"
         yield "::1 localhost"
     if alone if wanted.public_hostname is None else wanted.public_hostname:
+        witness.asked()
         name = socket.gethostname()
         with suppress(OSError):  # a host without an address of its own
             yield f"{socket.gethostbyname(name)} {name}"

@@ -75,6 +75,23 @@ unix-sockets:
     assert service.entry.upgrade.soak == 10
 
 
+def test_one_sandbox_can_be_read_alone(etc: Etc) -> None:
+    """What is wrong in another is not looked at, nor whether that wants the same port."""
+    etc.sandbox("blog")
+    etc.processes("blog", web=PROCESS)
+    etc.container("v1", "tcp-ports: {80: {fd: 3}}\n")
+    assert len(etc.load().errors) == 1
+    etc.write("sandboxes/mail.yaml", "[")
+
+    for name in ("shop", "blog"):
+        host = etc.load(only=name)
+        assert (list(host.sandboxes), host.errors, host.broken) == ([name], (), frozenset())
+    assert etc.load(only="mail").broken == {"mail"}
+    for name in ("none", "../sandboxes/shop", "shop.yaml", ""):
+        host = etc.load(only=name)
+        assert (list(host.sandboxes), host.errors) == ([], ())
+
+
 def test_which_files_are_sandboxes(etc: Etc) -> None:
     for name in (".hidden.yaml", "shop.yaml~", "shop.yml", "#shop.yaml#", "readme"):
         etc.write(f"sandboxes/{name}", "[")

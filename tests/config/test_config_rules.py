@@ -98,6 +98,25 @@ def test_kinds(etc: Etc, entry: str, container: str, message: str) -> None:
     assert etc.errors() == expected
 
 
+SOCKETS = {
+    "tcp-ports: {80: {fd: 3}}": "tcp-ports",
+    "udp-ports: {8000: {fd: 3}}": "udp-ports",
+    "unix-sockets: {/run/app: {fd: 3}}": "unix-sockets",
+}
+
+
+@pytest.mark.parametrize(("keys", "key"), SOCKETS.items())
+def test_nobody_opens_sockets_for_what_is_only_a_command(etc: Etc, keys: str, key: str) -> None:
+    etc.sandbox("shop", "allow-udp-ports: [8000]\nwritable-paths: {/run: /srv/run}\n")
+    etc.processes("shop", web=PROCESS + "kind: Command")
+    etc.container("v1", f"kind: CommandOrDaemon\n{keys}\n")
+    assert etc.errors() == []
+
+    etc.container("v1", f"kind: Command\n{keys}\n")
+    message = "no sockets are opened for a command: remove it, or make it a Daemon, or a CommandOrDaemon"
+    assert etc.errors() == [f"{APP}:4:{len(key) + 3}: {key}: {message}"]
+
+
 # Users and groups
 
 NOBODY = "image-dir: {images}\nallow-users: [1000]\nallow-groups: [5-7]\n"

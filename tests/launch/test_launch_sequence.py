@@ -13,6 +13,7 @@ from lithos_runner.launch import kernel, preparation, sequence
 from lithos_runner.launch.operations import (
     ChangeDirectory,
     CheckExecutable,
+    DieWithParent,
     DropRoot,
     EnterTemplate,
     Execute,
@@ -45,7 +46,9 @@ from lithos_runner.launch.spec import EtcFile, LaunchSpec, Root, Volume
 from lithos_runner.launch.volumes import AttachFile, AttachVolume, MakeState, MountTmpfs, ReadFile, TakeDirectory
 
 TEMPLATE = 99
-HOST = sequence.Host("/mnt", (13, 25), 40, ("sys",), ("kcore",), None, kernel.sock_fprog(), 77, fileno_limit=4096)
+HOST = sequence.Host(
+    "/mnt", (13, 25), 40, ("sys",), ("kcore",), None, kernel.sock_fprog(), 77, fileno_limit=4096, parent=78
+)
 SPEC = LaunchSpec("shop/web.0", "/bin/app", sockets=((3, "web"),))
 
 
@@ -199,6 +202,7 @@ FULL = SPEC._replace(
     etc=(EtcFile("/etc/resolv.conf", "/etc/resolv.conf"), EtcFile("/etc/hosts", text="127.0.0.1 localhost\n")),
     output="/data/log",
     terminal=True,
+    die_with_parent=True,
 )
 
 
@@ -208,7 +212,7 @@ def test_every_step_has_a_phrase_for_messages(sources: dict[int, int]) -> None:
     phrases = [step.describe() for step in [*steps, *prepared, MountDev(), HideRun(None)]]
     assert len(set(phrases)) == len(phrases)
     assert all(phrase and phrase[0].islower() and not phrase.endswith(".") for phrase in phrases)
-    assert isinstance(preparation.Hold().describe(), str)
+    assert all(isinstance(step.describe(), str) for step in (preparation.Hold(), preparation.EndWithParent(1)))
 
 
 def mounted(steps: list[Operation]) -> list[str]:
@@ -264,7 +268,7 @@ def test_what_is_held_is_in_nobodys_way(sources: dict[int, int]) -> None:
     held = sequence.free_numbers(FULL, HOST, TEMPLATE, sources)
     assert len(set(numbers)) == len(numbers)
     assert set(numbers) <= set(held)
-    assert {*sources, *sources.values(), HOST.init, TEMPLATE}.isdisjoint(held)
+    assert {*sources, *sources.values(), HOST.init, HOST.parent, TEMPLATE}.isdisjoint(held)
 
 
 def test_an_earlier_lifes_mounts_are_entered_and_only_those_of_its_processes_replaced(
@@ -305,6 +309,19 @@ def test_the_terminal_is_taken_when_it_is_descriptor_0_of_the_new_session(source
     found = kinds(sequence.sequence(FULL, HOST, TEMPLATE, sources))
     assert found.index(NewSession) < found.index(PlaceDescriptors) < found.index(TakeTerminal)
     assert TakeTerminal not in kinds(sequence.sequence(SPEC, HOST, TEMPLATE, sources))
+
+
+def test_an_instance_is_tied_to_its_parent_when_its_user_is_set(sources: dict[int, int]) -> None:
+    """A change of user would take it back; the parent's pidfd is where the descriptors were moved out of the way."""
+    steps = sequence.sequence(FULL, HOST, TEMPLATE, sources)
+    found = kinds(steps)
+    assert found.index(DieWithParent) == found.index(DropRoot) + 1
+    moves = next(step.plan for step in steps if isinstance(step, PlaceDescriptors))
+    tied = next(step for step in steps if isinstance(step, DieWithParent))
+    assert dict(moves.parked[len(sources) :]) == {HOST.init: moves.kept[0], HOST.parent: tied.parent}
+    execute = next(step for step in steps if isinstance(step, Execute))
+    assert execute.init == moves.kept[0]
+    assert DieWithParent not in kinds(sequence.sequence(SPEC, HOST, TEMPLATE, sources))
 
 
 def test_a_spec_survives_json() -> None:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from fake_host import Host, state_of
@@ -13,6 +14,9 @@ import lithos_runner
 from lithos_runner.status import store
 from lithos_runner.status.readings import Observer
 from lithos_runner.status.store import AlreadyRunning, StateDirectory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _PATHS = [Path(lithos_runner.__file__).parents[1]]
 
@@ -98,6 +102,43 @@ class TestStateDirectory:
         state.forget("run/hello.3")
         state.forget("run/hello.3")
         assert os.listdir(f"{runtime}/state") == []
+
+    def test_what_would_say_the_same_is_not_written(self, runtime: str) -> None:
+        state = StateDirectory.create(runtime)
+        writes: dict[str, Callable[[int], None]] = {
+            f"{runtime}/supervisor.json": lambda n: state.write_supervisor({"pid": n}),
+            f"{runtime}/state/run:hello.0.json": lambda n: state.write_instance(state_of(None, generation=n)),
+            f"{runtime}/services/run:hello.json": lambda n: state.write_service("run/hello", {"generation": n}),
+        }
+        for path, write in writes.items():
+            write(1)
+            # A new file may get the number of one that is gone, so this one stays.
+            os.link(path, f"{path}.before")
+            write(1)
+            assert os.path.samefile(path, f"{path}.before")
+            write(2)
+            assert not os.path.samefile(path, f"{path}.before")
+
+    def test_what_was_forgotten_is_written_again(self, runtime: str) -> None:
+        state = StateDirectory.create(runtime)
+        for _ in range(2):
+            state.write_instance(state_of(None))
+            state.write_service("run/hello", {"generation": 1})
+            assert len(store.read_instances(runtime)) == len(store.read_services(runtime)) == 1
+            state.forget("run/hello.0")
+            state.forget_service("run/hello")
+            assert store.read_instances(runtime) == store.read_services(runtime) == []
+
+    def test_what_could_not_be_written_is_tried_again(self, runtime: str) -> None:
+        state = StateDirectory.create(runtime)
+        # In the place of the temporary file, which nobody can open for writing then.
+        obstacle = Path(runtime, "state", ".run:hello.0.json")
+        obstacle.mkdir()
+        with pytest.raises(IsADirectoryError):
+            state.write_instance(state_of(None))
+        obstacle.rmdir()
+        state.write_instance(state_of(None))
+        assert store.read_instances(runtime) == [state_of(None)]
 
     def test_a_reader_never_sees_half_a_file(self, runtime: str) -> None:
         writer = (
@@ -210,3 +251,20 @@ def test_the_write_half_imports_little() -> None:
         "tempfile",
     }
     assert not heavy & set(out.stdout.split())
+
+
+def test_what_a_predecessor_was_writing_when_it_was_killed_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LITHOS_RUNTIME_DIR", str(tmp_path / "root"))
+    runtime = tmp_path / "runtime"
+    first = StateDirectory.create(str(runtime))
+    first.write_instance({"name": "run/hello.0"})
+    halves = [runtime / ".supervisor.json", runtime / "state/.run:hello.0.json", runtime / "services/.run:hello.json"]
+    for half in halves:
+        half.write_text('{"na')
+    second = StateDirectory.create(str(runtime))
+    assert not any(half.exists() for half in halves)
+    assert store.read_instances(str(runtime)) == [{"name": "run/hello.0"}]
+    second.remove()
+    assert not runtime.exists()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 LITHOS = (sys.executable, "-m", "lithos_runner.commands.main")
 PYTHON = "/usr/bin/python3"  # an application's user can reach it, which is not so for every virtual environment
-PATIENCE = 60.0  # seconds; how long a busy machine may take for anything
+PATIENCE = 15.0  # seconds; how long a busy machine may take for anything
 DIRECTORY = "/var/tmp"  # not /tmp: an instance has one of its own
 _LISTEN = "0A"  # TCP_LISTEN of linux/tcp_states.h
 
@@ -76,14 +76,15 @@ def request(port: int, text: bytes = b"?") -> str:
 
 
 class Running:
-    """A supervisor that was started with `lithos run`; ``said`` are its sentences so far."""
+    """A supervisor that was started; ``said`` are its sentences so far, ``runtime`` is its directory."""
 
     def __init__(self, name: str, runtime: Path, process: subprocess.Popen[bytes]) -> None:
         self.name = name
         self.process = process
         self.said: list[str] = []
-        self.control = runtime / f"run-{name}" / "control"
-        self.state = runtime / f"run-{name}" / "state"
+        self.runtime = runtime
+        self.control = runtime / "control"
+        self.state = runtime / "state"
         self._rest = b""
 
     @property
@@ -111,12 +112,12 @@ class Running:
         line, _, self._rest = self._rest.partition(b"\n")
         return line.decode()
 
-    def ask(self, command: str) -> dict[str, Any]:
+    def ask(self, command: str, **arguments: Any) -> dict[str, Any]:
         """Send one request to the control socket."""
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(PATIENCE)
             client.connect(str(self.control))
-            client.sendall(json.dumps({"command": command}).encode() + b"\n")
+            client.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
             answer: dict[str, Any] = json.loads(b"".join(iter(lambda: client.recv(65536), b"")))
         return answer
 
@@ -217,8 +218,9 @@ class RealHost:
             *options,
         ]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environ, **popen)
-        self._running.append(Running(name, self.runtime, process))
-        return self._running[-1]
+        running = Running(name, self.runtime / f"run-{name}", process)
+        self._running.append(running)
+        return running
 
     def lithos(self, *arguments: str, wrap: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
@@ -293,12 +295,21 @@ def listening(port: int) -> bool:
     return any(row[1].endswith(f":{port:04X}") and row[3] == _LISTEN for row in rows)
 
 
+def queued(port: int) -> int:
+    """How many connections wait for somebody to accept them; `rx_queue` of a listening socket in proc_pid_net(5)."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    return sum(
+        int(row[4].partition(":")[2], 16) for row in rows if row[1].endswith(f":{port:04X}") and row[3] == _LISTEN
+    )
+
+
 @pytest.fixture
 def real_host() -> Iterator[RealHost]:
     """A host for one test, which has to leave nothing."""
     host = RealHost()
     try:
         yield host
-        assert host.remains() == []
+        remains = host.remains()
+        assert not remains, remains
     finally:
         host.close()

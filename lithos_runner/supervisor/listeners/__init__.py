@@ -26,8 +26,8 @@ Opened = Shared | Slots
 class Listeners:
     """The open sockets by identity; process groups that name the same address share what is there.
 
-    A slot is an instance's full name, such as "run/hello.0": it outlives the instance's lives. Ports that are asked
-    about must be open.
+    A slot is an instance's full name, such as "run/hello.0": it outlives the instance's lives. A port that could not
+    be opened, or not be taken back from an instance, is passed over where nothing has to be opened.
     """
 
     def __init__(self, loop: Loop, say: Callable[[str], None]) -> None:
@@ -104,18 +104,22 @@ class Listeners:
         self.release([port for port in ports if port.kind == "tcp"], slot)
 
     def _attempt(self, act: Callable[[Opened], None], port: Port) -> None:
-        try:
-            act(self._opened[port.identity])
-        except ListenFailed as error:
-            self._around.say(f"{error}; they go where they went before")
+        for opened in self._open_ones([port]):
+            try:
+                act(opened)
+            except ListenFailed as error:
+                self._around.say(f"{error}; they go where they went before")
+
+    def _open_ones(self, ports: Iterable[Port]) -> list[Opened]:
+        return [self._opened[port.identity] for port in ports if port.identity in self._opened]
 
     def queued(self, ports: Iterable[Port], slot: str) -> int:
         """Return how many connections wait in queues of the slot alone, to be accepted by its application."""
-        return sum(self._opened[port.identity].queued(slot) for port in ports)
+        return sum(opened.queued(slot) for opened in self._open_ones(ports))
 
     def inodes(self, ports: Iterable[Port], slot: str) -> frozenset[int]:
         """Return the inodes of the sockets on which the slot's application waits for clients. Raises ListenFailed."""
-        return frozenset(os.fstat(fd).st_ino for fd in self.descriptors(ports, slot).values())
+        return frozenset(os.fstat(opened.of(slot).fileno()).st_ino for opened in self._open_ones(ports))
 
     def adopt(self, port: Port, slot: str, descriptor: int) -> bool:
         """Take over a socket that the instance in ``slot`` has from an earlier supervisor; do so before `open`.

@@ -1,0 +1,115 @@
+"""`lithos scale`: another number of instances, in the process file where there is one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from real_host import SERVER, real_host
+from real_tree import Load, real_tree
+
+if TYPE_CHECKING:
+    from real_host import RealHost
+    from real_tree import RealTree
+
+__all__ = ["real_host", "real_tree"]
+
+WRITTEN = """\
+# What the shop runs; ask Ann before you change it.
+web:
+  image: v1          # see the releases page
+  config: /config/app.yaml
+
+  instances: 2  # two are enough
+idle: {image: v1, config: /config/app.yaml, instances: 0}
+"""
+
+
+def test_the_number_is_written_and_nothing_else(real_tree: RealTree) -> None:
+    port = real_tree.port()
+    real_tree.sandbox("shop")
+    real_tree.image("v1", port=port)
+    file = real_tree.file("processes/shop.yaml", WRITTEN, 0o640)
+    running = real_tree.tree().until_serving()
+    before = running.pids()
+    with Load(port) as load:
+        done = real_tree.lithos("scale", "shop/web", "3")
+        assert (done.returncode, done.stdout) == (0, "")
+        assert done.stderr.splitlines()[-1] == "shop/web: settled, 3/3 ready"
+        assert file.read_text() == WRITTEN.replace("instances: 2", "instances: 3")
+        assert {name: pid for name, pid in running.pids().items() if name in before} == before
+        done = real_tree.lithos("scale", "shop/web", "1", "--no-wait")
+        assert (done.returncode, done.stderr) == (0, "")
+        running.until_phases("shop/web")
+        # A process without instances is found, too.
+        assert real_tree.lithos("scale", "shop/idle", "1").returncode == 0
+        assert file.read_text() == WRITTEN.replace("instances: 2", "instances: 1").replace(
+            "instances: 0", "instances: 1"
+        )
+        assert real_tree.command("scale", "shop/idle", "0").returncode == 0
+    assert load.failures == []
+    assert running.pids() == {"shop/web.0": before["shop/web.0"]}
+    assert file.stat().st_mode & 0o777 == 0o640
+    running.stop()
+
+
+def test_what_cannot_be_scaled_is_said_and_stays(real_tree: RealTree) -> None:
+    real_tree.sandbox("shop")
+    real_tree.sleeper("v1")
+    entry = "image: v1\nconfig: /config/app.yaml\ninstances: 1\n"
+    included = real_tree.file("processes/entry.yaml", entry)
+    texts = {
+        "alias": "other: &x {image: v1, config: /config/app.yaml}\nweb: *x\n",
+        "include": "web: !*Include entry.yaml\nother: {image: v1, config: /config/app.yaml}\n",
+    }
+    file = real_tree.file("processes/shop.yaml", texts["alias"])
+    running = real_tree.tree().until_serving()
+    before = running.pids()
+    for text in texts.values():
+        real_tree.file("processes/shop.yaml", text)
+        done = real_tree.lithos("scale", "shop/web", "2")
+        assert done.returncode == 2
+        assert (
+            done.stderr == f"lithos: cannot change {file}: the entry of 'web' is written elsewhere: change it there\n"
+        )
+        assert (file.read_text(), included.read_text()) == (text, entry)
+    # A number that the sandbox does not allow changes nothing either.
+    real_tree.sandbox("shop", memory_limit="64Mi")
+    real_tree.sleeper("v1", memory_limit="40Mi")
+    text = "web: {image: v1, config: /config/app.yaml, instances: 1}\n"
+    real_tree.file("processes/shop.yaml", text)
+    done = real_tree.lithos("scale", "shop/web", "2")
+    assert done.returncode == 2
+    assert "lithos: shop was not switched: nothing was changed" in done.stderr
+    assert file.read_text() == text
+    for name, sentence in (
+        ("shop/none", "lithos: no supervisor runs with shop/none; `lithos ps` shows what runs"),
+        ("none/web", "lithos: no supervisor runs with none/web; `lithos ps` shows what runs"),
+    ):
+        done = real_tree.lithos("scale", name, "2")
+        assert (done.returncode, done.stderr) == (1, sentence + "\n")
+    assert running.pids() == before
+    assert running.ask("status")["loads"] == 1
+    running.stop()
+
+
+def test_what_lithos_run_runs_is_scaled_until_it_ends(real_host: RealHost) -> None:
+    port = real_host.port()
+    running = real_host.start(real_host.program(SERVER, port=port))
+    running.until_started()
+    (before,) = running.until_state("ready")
+    done = real_host.lithos("scale", f"run/{running.name}", "3")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (0, f"run/{running.name}: settled, 3/3 ready")
+    after = running.instances()
+    assert [one["state"] for one in after] == ["ready"] * 3
+    assert after[0]["pid"] == before["pid"]
+    assert real_host.lithos("scale", f"run/{running.name}", "1").returncode == 0
+    assert [one["pid"] for one in running.instances()] == [before["pid"]]
+    running.stop()
+
+
+@pytest.mark.parametrize("number", ["-1", "10001", "two", ""])
+def test_what_is_no_number_is_refused(real_tree: RealTree, number: str) -> None:
+    done = real_tree.lithos("scale", "shop/web", number)
+    assert done.returncode == 2
+    assert f"{number!r} is not a number from 0 to 10000" in done.stderr or number == "-1"
