@@ -4,7 +4,7 @@ PYTHON ?= python3
 PORT   ?= 80
 BIN    := .venv/bin
 
-.PHONY: help demo test lint unit soak vm docs bench-launch bench-rollout clean
+.PHONY: help demo test lint unit soak vm docs bench-launch bench-rollout bench-scale clean
 
 help: ## show what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -39,6 +39,9 @@ bench-launch: .venv/tests ## time a start against bwrap and crun on this host
 
 bench-rollout: .venv/tests ## upgrades, bad versions and kill -9 under load, beside circus, supervisord and gunicorn
 	$(BIN)/python -m benchmarks.rollout --plot docs/_static/rollout.svg
+
+bench-scale: .venv/tests ## 1,000 instances, reloads of 500, memory, idle, what dies
+	$(BIN)/python -m benchmarks.scale
 
 # Without -e in "compat" mode every start would pay for an import hook of setuptools.
 .venv/runs: setup.cfg pyproject.toml

@@ -1,0 +1,161 @@
+"""The files of a host with many instances of sleep(1), and images that have nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import cgroup
+
+USER = 65534
+PROGRAM = "/bin/sleep"
+_MOUNT_POINTS = ("dev", "proc", "sys", "tmp", "etc")
+_LIBRARY = re.compile(r"(/\S+) \(0x")  # in a line of ldd(1)
+# Where a runtime directory belongs, and where /run is not: on some disks replacing a file takes as long as a start.
+_MEMORY = "/dev/shm"
+
+
+class Shape(NamedTuple):
+    """How much there is: so many sandboxes share so many processes, which share so many images.
+
+    ``alike``: entries of one image have the same variables, so that its container file is understood once for all.
+    """
+
+    processes: int
+    instances: int  # of each process
+    sandboxes: int = 1
+    images: int = 1
+    alike: bool = True
+    init: bool = True
+
+    @property
+    def total(self) -> int:
+        """All instances."""
+        return self.processes * self.instances
+
+
+class Site:
+    """A directory with the four kinds of file, and the place of its supervisor."""
+
+    def __init__(self, directory: Path, runtime: Path) -> None:
+        self.directory = directory
+        self.runtime = runtime
+        self.master = directory / "master.yaml"
+        self.slice = f"{directory.name}.slice"
+
+    def write(self, shape: Shape) -> None:
+        """Write all of it."""
+        for name in ("sandboxes", "processes", "images"):
+            (self.directory / name).mkdir(parents=True)
+        self.write_master()
+        for number in range(shape.images):
+            self._image(number, shape)
+        for number in range(shape.sandboxes):
+            self._sandbox(number, shape)
+
+    def write_master(self) -> None:
+        """Write the master file, in the place of the one that is there."""
+        keys = {
+            "runtime-dir": str(self.runtime),
+            "default-log-dir": f"{self.directory}/logs",
+            "config-log-dir": f"{self.directory}/logs/config",
+            "stdio-log-dir": f"{self.directory}/logs/stdio",
+            "cgroup-name": self.slice,
+        }
+        self._write("master.yaml.new", keys).rename(self.master)
+
+    def _write(self, name: str, keys: object) -> Path:
+        path = self.directory / name
+        path.write_text(json.dumps(keys, indent=1))  # JSON is YAML
+        path.chmod(0o644)
+        return path
+
+    def _image(self, number: int, shape: Shape) -> None:
+        root = self.directory / "images" / f"app-{number}"
+        for name in _MOUNT_POINTS:
+            (root / name).mkdir(parents=True)
+        for path in _files():
+            # All images share the files, as those of image stores do.
+            first, inside = self.directory / "files" / path.lstrip("/"), root / path.lstrip("/")
+            inside.parent.mkdir(parents=True, exist_ok=True)
+            if not first.exists():
+                first.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(path, first)
+            os.link(first, inside)
+        keys = {
+            "executable": PROGRAM,
+            "arguments": ["1000000"],
+            "environ": {"HOME": "/tmp", "LANG": "C.UTF-8", "NUMBER": "@{number}"},
+            "user-id": USER,
+            "group-id": USER,
+            "init": shape.init,
+            "restart-timeout": 0,
+        }
+        container = self._write(f"images/app-{number}/app.yaml", keys)
+        container.write_text(f'{container.read_text()[:-2]},\n "variables": {{"number": !TcpPort {{}}}}\n}}')
+
+    def _sandbox(self, number: int, shape: Shape) -> None:
+        name = f"sandbox-{number}"
+        keys = {
+            "image-dir": f"{self.directory}/images",
+            "allow-users": [USER],
+            "allow-groups": [USER],
+            "allow-tcp-ports": ["1-65535"],
+        }
+        self._write(f"sandboxes/{name}.yaml", keys)
+        entries = {
+            f"app-{each}": {
+                "image": f"app-{each % shape.images}",
+                "config": "/app.yaml",
+                "instances": shape.instances,
+                "variables": {"number": "1" if shape.alike else str(each + 1)},
+            }
+            for each in range(number, shape.processes, shape.sandboxes)
+        }
+        self._write(f"processes/{name}.yaml", entries)
+
+
+def _files() -> list[str]:
+    """The program and its libraries, by the names under which the dynamic loader looks for them."""
+    listed = subprocess.run(["ldd", PROGRAM], capture_output=True, text=True, check=True).stdout
+    return [PROGRAM, *_LIBRARY.findall(listed)]
+
+
+class Sites:
+    """Makes sites."""
+
+    def __init__(self, directory: Path, memory: Path) -> None:
+        self._directory = directory
+        self._memory = memory
+
+    def make(self, name: str, shape: Shape) -> Site:
+        """Make a site."""
+        directory = self._directory / f"{self._directory.name}-{name}"
+        site = Site(directory, self._memory / name)
+        site.write(shape)
+        return site
+
+
+@contextmanager
+def sites() -> Iterator[Sites]:
+    """Have a place for sites; they end together, and with them whatever a failure has left in their cgroups."""
+    directory = Path(tempfile.mkdtemp(prefix="scale-", dir="/var/tmp"))
+    directory.chmod(0o755)
+    memory = Path(tempfile.mkdtemp(prefix="scale-", dir=_MEMORY))
+    try:
+        yield Sites(directory, memory)
+    finally:
+        for path in Path(cgroup.find().mount).glob(f"{directory.name}-*.slice"):
+            with suppress(OSError), cgroup.Group.open(str(path)) as group:
+                group.kill()
+                group.remove()
+        shutil.rmtree(directory)
+        shutil.rmtree(memory)
