@@ -59,6 +59,8 @@ class Instance(NamedTuple):
     image: str
     #: The sum over the earlier lives of this instance.
     oom_kills: int
+    #: What the application says that it is doing, its own words: STATUS of sd_notify(3).
+    status: str
 
 
 class Supervisor(NamedTuple):
@@ -106,6 +108,7 @@ _INSTANCE: dict[str, tuple[type, ...]] = {
     "ports": (list,),
     "image": (str,),
     "oom_kills": (int,),
+    "status": (str,),
 }
 _SUPERVISOR: dict[str, tuple[type, ...]] = {
     "pid": (int,),

@@ -42,6 +42,7 @@ def _instance(observer: Observer, observation: Observation) -> dict[str, object]
         "cgroup": instance.cgroup,
         "ports": instance.ports,
         "image": instance.image,
+        "status": instance.status,
         "memory": _memory(observer, observation),
     }
 

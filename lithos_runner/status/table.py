@@ -151,6 +151,12 @@ def _image(row: Row) -> Cell:
     return Cell(row.seen.instance.image)
 
 
+def _status(row: Row) -> Cell:
+    # Its own words, so nothing that a terminal would take for a command.
+    text = "".join(character if character.isprintable() else "?" for character in row.seen.instance.status)
+    return Cell(text if len(text) <= _LONGEST_STATUS else f"{text[: _LONGEST_STATUS - 1]}…")
+
+
 NAME = Column("NAME", lambda row: Cell(row.seen.instance.name))
 STATE = Column("STATE", _state)
 PID = Column("PID", _pid, right=True)
@@ -164,14 +170,16 @@ LAST_EXIT = Column("LAST EXIT", _last_exit)
 AGE = Column("", _last_exit_age)
 PORTS = Column("PORTS", _ports)
 IMAGE = Column("IMAGE", _image)
+STATUS = Column("STATUS", _status)
 
-COLUMNS = (NAME, STATE, PID, UPTIME, CPU, MEMORY, PERCENT, BAR, RESTARTS, LAST_EXIT, AGE, PORTS, IMAGE)
+COLUMNS = (NAME, STATE, PID, UPTIME, CPU, MEMORY, PERCENT, BAR, RESTARTS, LAST_EXIT, AGE, PORTS, IMAGE, STATUS)
 
 # What a narrow terminal does without, in this order.
-_DISPENSABLE = (BAR, AGE, PERCENT, IMAGE, PORTS, UPTIME, PID, LAST_EXIT, RESTARTS, CPU)
+_DISPENSABLE = (BAR, AGE, PERCENT, STATUS, IMAGE, PORTS, UPTIME, PID, LAST_EXIT, RESTARTS, CPU)
 
 
 _MOST_FAULTS = 5
+_LONGEST_STATUS = 40  # characters
 
 
 class Section(NamedTuple):
@@ -188,7 +196,12 @@ def table(sections: Sequence[Section], now: float, style: Style, columns: Sequen
     important ones are left out.
     """
     rows = [row for section in sections for row in section.rows]
-    hidden = {BAR: not style.blocks, IMAGE: not any(row.seen.instance.image for row in rows)}
+    instances = [row.seen.instance for row in rows]
+    hidden = {
+        BAR: not style.blocks,
+        IMAGE: not any(instance.image for instance in instances),
+        STATUS: not any(instance.status for instance in instances),
+    }
     shown = [column for column in columns if not hidden.get(column)]
     widths = _fit(_widths(rows, shown), style.width)
     lines: list[str] = []

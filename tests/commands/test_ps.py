@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 INSTANCE = (
     *("name", "sandbox", "process", "index", "state", "pid", "uid", "gid", "generation", "started"),
-    *("restarts", "last_exit", "cgroup", "ports", "image", "memory"),
+    *("restarts", "last_exit", "cgroup", "ports", "image", "status", "memory"),
 )
 
 

@@ -31,7 +31,7 @@ SLEEP = {"executable": "/bin/sleep", "arguments": ["1000"]}
 
 INSTANCE = (
     *("name", "sandbox", "process", "index", "state", "pid", "uid", "gid", "generation", "started"),
-    *("restarts", "last_exit", "cgroup", "ports", "image", "memory"),
+    *("restarts", "last_exit", "cgroup", "ports", "image", "status", "memory"),
 )
 
 
@@ -83,6 +83,7 @@ def test_three_instances_share_a_port(real_host: RealHost) -> None:
             "cgroup": f"lithos.slice/run/{running.name}.{index}",
             "ports": [port],
             "image": "",
+            "status": "",
         }
         assert {key: instance[key] for key in expected} == expected
         assert Path(f"/proc/{instance['pid']}/cmdline").read_bytes().split(b"\0")[1].endswith(b"hello.py")

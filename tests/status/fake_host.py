@@ -183,6 +183,7 @@ def state_of(real: RealInstance | None = None, **changes: Any) -> dict[str, Any]
         "ports": [8080],
         "image": "",
         "oom_kills": 0,
+        "status": "",
         "spec": "abc",
         "sockets": [],
         **changes,

@@ -110,3 +110,10 @@ def test_no_line_is_wider_than_the_terminal(width: int, length: int) -> None:
 def test_what_matters_most_fits_into_usual_terminals(width: int) -> None:
     _, head, *_ = table([section(READY, KILLED)], NOW, Style(width, blocks=True), PS)
     assert head.split()[:7] == ["NAME", "STATE", "PID", "UPTIME", "MEMORY", "RESTARTS", "LAST"]
+
+
+def test_what_an_application_says_is_shown_and_harmless() -> None:
+    lines = table([section(row(status="\x1b[2J" + 50 * "é"), row(index=1))], NOW, Style(), PS)
+    assert lines[1].endswith("PORTS  STATUS")
+    assert lines[2].endswith(f"8080   ?[2J{35 * 'é'}…")
+    assert lines[3].endswith("8080")

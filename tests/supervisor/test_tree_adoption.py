@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from real_tree import RealTree, RunningTree
 
 DOOMED = str(Path(__file__).with_name("doomed.py"))
-POINTS = int(os.environ.get("FAULT_POINTS", "5"))
+POINTS = int(os.environ.get("FAULT_POINTS", "3"))
 WEB = ["shop/web.0", "shop/web.1", "shop/web.2"]
 
 

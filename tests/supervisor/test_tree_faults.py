@@ -220,6 +220,7 @@ def test_what_cannot_be_written_down_stops_nobody(real_tree: RealTree) -> None:
     with Load(port) as load:
         resource.prlimit(running.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
         real_tree.processes("shop", {"web": real_tree.entry("v2", 2)})
+        real_tree.file("sandboxes/blog.yaml", "{")  # a fault is news about the supervisor
         running.reload()
         running.until_phases()
         load.until_answered_by("v2")

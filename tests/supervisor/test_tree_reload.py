@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import signal
+import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from real_host import listening, queued, request, until
 from real_tree import SERVER, Load
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from real_tree import RealTree
 
+QUIET = 2.0  # seconds of observation
 RELOADS = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
 
 
@@ -196,4 +198,44 @@ def test_a_reload_while_files_are_read_is_not_lost(real_tree: RealTree) -> None:
     until(lambda: sorted(running.services()) == ["shop/p2"], "the last one is in force")
     running.until_phases("shop/p2")
     assert sorted(running.pids()) == real_tree.instance_groups() == ["shop/p2.0"]
+    running.stop()
+
+
+def test_what_comes_and_goes_leaves_nothing_in_the_supervisor(real_tree: RealTree) -> None:
+    """Images, processes, sandboxes, versions: afterwards it has the descriptors that it had, and sleeps."""
+    port = real_tree.port()
+    real_tree.sandbox("shop")
+    for version in ("v1", "v2"):
+        real_tree.image(version, port=port, socket={"reuse-port": True})
+    real_tree.image("other", port=real_tree.port())
+    real_tree.processes("shop", {"web": real_tree.entry("v1", 2)})
+    running = real_tree.tree().until_serving()
+
+    def kinds() -> Counter[str]:
+        """Descriptors without their numbers: "socket:[123]" is a socket."""
+        return Counter(name.partition(":[")[0].replace(" (deleted)", "") for name in running.descriptors())
+
+    before = kinds()
+    for version in ("v2", "v1"):
+        real_tree.sandbox("blog")
+        real_tree.processes("blog", {"web": real_tree.entry("other")})
+        real_tree.processes("shop", {"web": real_tree.entry(version, 2), "more": real_tree.entry(version, 1)})
+        running.reload()
+        running.until_phases("shop/web", "shop/more", "blog/web")
+        (real_tree.directory / "sandboxes/blog.yaml").unlink()
+        real_tree.processes("shop", {"web": real_tree.entry(version, 2)})
+        running.reload()
+        until(lambda: sorted(running.services()) == ["shop/web"], "the others have ended")
+        running.until_phases("shop/web")
+    until(lambda: kinds() == before, "the same descriptors")
+    assert len(list((running.runtime / "fifo").iterdir())) == 4
+
+    def switches() -> str:
+        lines = Path(f"/proc/{running.pid}/status").read_text().splitlines()
+        return next(line for line in lines if line.startswith("voluntary"))
+
+    until(lambda: "State:\tS" in Path(f"/proc/{running.pid}/status").read_text(), "it sleeps after our last question")
+    quiet = switches()
+    time.sleep(QUIET)  # quiet can only be seen by watching
+    assert switches() == quiet
     running.stop()
