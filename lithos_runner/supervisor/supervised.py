@@ -51,11 +51,10 @@ class Ending(NamedTuple):
     signal: int | None
     oom_killed: bool
     at: float  # seconds since the epoch
-    own_limit: bool = True  # the memory that was used up is its own, and not that of a group above
 
-    def sentence(self) -> str:
-        """Say it in words."""
-        if self.oom_killed and self.own_limit:
+    def sentence(self, *, own_limit: bool) -> str:
+        """Say it in words; ``own_limit``: the memory that was used up is its own, not that of a group above."""
+        if self.oom_killed and own_limit:
             return "was killed: it used more memory than its limit allows"
         if self.oom_killed:
             return "was killed: the memory of its sandbox, or of the host, was used up"
@@ -101,6 +100,7 @@ class Supervised:
         self._unusable = False  # the set-up failed in the process
         self._overdue_sentence = ""  # it was killed as it was not ready in time
         self._ending: Ending | None = None
+        self._own_limit = False  # it reached the limit of its own group
         self._last_exit: Ending | None = None
         self._oom_kills = 0  # of ended lives
         self._started: float | None = None  # seconds since the epoch
@@ -304,8 +304,9 @@ class Supervised:
         else:
             code, number = result.si_status, None
         events = self._memory_events()
-        # "oom" counts in the group whose limit was reached and in those above it, never below: cgroup-v2.rst.
-        return Ending(code, number, events.get("oom_kill", 0) > 0, time.time(), own_limit=events.get("oom", 0) > 0)
+        # It counts in the group whose limit was reached and in those above it, never below: cgroup-v2.rst.
+        self._own_limit = events.get("oom", 0) > 0
+        return Ending(code, number, events.get("oom_kill", 0) > 0, time.time())
 
     def _memory_events(self) -> Mapping[str, int]:
         if self._cgroup is None or "memory" in self._means.tree.not_enforced(["memory.max"]):
@@ -353,7 +354,7 @@ class Supervised:
     def _exited_by_itself(self) -> None:
         now = time.time()
         ran = now - (self._started or now)  # also of an earlier supervisor's
-        ending = self._ending.sentence() if self._ending else "ended"
+        ending = self._ending.sentence(own_limit=self._own_limit) if self._ending else "ended"
         line = self._streams[1].file.last_line() if len(self._streams) > 1 else ""
         last_line = f"; its last line on stderr: {line}" if line else ""
         served = self.machine.state is State.READY

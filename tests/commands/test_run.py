@@ -365,7 +365,7 @@ def test_systemd_is_told_and_its_variables_stop_here(real_host: RealHost) -> Non
             "LC_CTYPE": "C.UTF-8",  # Python's own, PEP 538
         }
         running.send(signal.SIGTERM)
-        assert systemd.recv(100) == b"STOPPING=1"
+        assert systemd.recv(100).startswith(b"STOPPING=1\n")
         assert running.end()[0] == 0
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 LITHOS = (sys.executable, "-m", "lithos_runner.commands.main")
 PYTHON = "/usr/bin/python3"  # an application's user can reach it, which is not so for every virtual environment
-PATIENCE = 60.0  # seconds; how long a busy machine may take for anything
+PATIENCE = 60.0  # seconds; how long a busy machine, or the emulated one of integration/, may take for anything
 DIRECTORY = "/var/tmp"  # not /tmp: an instance has one of its own
 _LISTEN = "0A"  # TCP_LISTEN of linux/tcp_states.h
 
