@@ -19,7 +19,8 @@ USER = 65534
 PROGRAM = "/bin/sleep"
 _MOUNT_POINTS = ("dev", "proc", "sys", "tmp", "etc")
 _LIBRARY = re.compile(r"(/\S+) \(0x")  # in a line of ldd(1)
-# Where a runtime directory belongs, and where /run is not: on some disks replacing a file takes as long as a start.
+# For state and logs. ext4 looks for an inode that nobody has deleted in the last seconds (recently_deleted() in
+# fs/ext4/ialloc.c): where others delete many files, making one takes as long as a start.
 _MEMORY = "/dev/shm"
 
 
@@ -65,9 +66,9 @@ class Site:
         """Write the master file, in the place of the one that is there."""
         keys = {
             "runtime-dir": str(self.runtime),
-            "default-log-dir": f"{self.directory}/logs",
-            "config-log-dir": f"{self.directory}/logs/config",
-            "stdio-log-dir": f"{self.directory}/logs/stdio",
+            "default-log-dir": f"{self.runtime}/logs",
+            "config-log-dir": f"{self.runtime}/logs/config",
+            "stdio-log-dir": f"{self.runtime}/logs/stdio",
             "cgroup-name": self.slice,
         }
         self._write("master.yaml.new", keys).rename(self.master)
