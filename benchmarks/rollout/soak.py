@@ -168,6 +168,8 @@ class Soak:
         places = {f"{NAME}.{index}" for index in range(len(instances))}
         if {one.name for one in instances} != places or {one.state for one in instances} != {"ready"}:
             return None
+        if not all(one.pid for one in instances):  # one has died, and its supervisor has not noticed yet
+            return None
         version, *others = {one.version for one in instances}
         return None if others else Goal(version, len(instances))
 
