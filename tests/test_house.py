@@ -95,3 +95,9 @@ def test_the_design_page_has_the_rooms_in_this_order() -> None:
     rows = re.findall(r"^\| `lithos_runner/(\w+)` \|", (PROJECT / "docs/design.md").read_text(), re.MULTILINE)
 
     assert rows == [room for room in ROOMS if (PROJECT / "lithos_runner" / room).is_dir()]
+
+
+def test_no_two_tests_have_one_name() -> None:
+    """pytest imports each by the name of its file alone; with two of a name nothing runs at all."""
+    names = [path.name for path in modules("tests") if path.name.startswith("test_")]
+    assert sorted(set(names)) == sorted(names)
