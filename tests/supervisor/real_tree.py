@@ -231,11 +231,13 @@ class RealTree(RealHost):
 
     # The supervisor.
 
-    def tree(self, *options: str, command: tuple[str, ...] = LITHOS, **popen: Any) -> RunningTree:
-        """Start `lithos tree`."""
+    def tree(
+        self, *options: str, runtime: str = "tree", command: tuple[str, ...] = LITHOS, **popen: Any
+    ) -> RunningTree:
+        """Start `lithos tree`; ``runtime`` is the name of the directory that the master file says."""
         arguments = ("tree", "-C", str(self.master_file), "--limits", "available", *options)
         process = subprocess.Popen([*command, *arguments], stderr=subprocess.PIPE, env=self.environ, **popen)
-        running = RunningTree("tree", self.runtime / "tree", process)
+        running = RunningTree("tree", self.runtime / runtime, process)
         self._running.append(running)
         return running
 
