@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
-from real_host import LITHOS, PATIENCE, PYTHON, RealHost, Running, request, until
+from real_host import LITHOS, PATIENCE, PYTHON, RealHost, Running, leaving_nothing, request, until
 
 import cgroup
 
@@ -310,11 +310,4 @@ class Load:
 
 @pytest.fixture
 def real_tree() -> Iterator[RealTree]:
-    """A host for one test, which has to leave nothing."""
-    host = RealTree()
-    try:
-        yield host
-        remains = host.remains()
-        assert not remains, remains
-    finally:
-        host.close()
+    yield from leaving_nothing(RealTree())
