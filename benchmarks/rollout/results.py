@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .contenders import Report
-from .samples import Latency, between, failures, inside_the_dying, latency, read, versions
+from .samples import Latency, Sample, between, failures, inside_the_dying, latency, read, versions
 from .trial import NEW, OLD, SCENARIOS, WARM_UP, Scenario, Trial
 
 _AT_THE_END = 1.0  # seconds of load that say who serves in the end
@@ -45,8 +45,7 @@ def cell(trial: Trial) -> Cell:
     after = between(samples, trial.event, end + 1)
     # One that was due a moment before may have been hit by it.
     failed = failures(sample for sample in samples if sample.end >= trial.event)
-    kills = [trial.event] if scenario.key == "kill-instance" else []
-    lost = set(inside_the_dying(samples, kills)) & set(failed) if scenario.deadly else set()
+    lost = set(failed) & set(_inside(scenario, trial))
     avoidable = [sample for sample in failed if sample not in lost]
     return Cell(
         latency(between(samples, start + WARM_UP, trial.event)),
@@ -59,6 +58,13 @@ def cell(trial: Trial) -> Cell:
         trial.report,
         trial.virtual,
     )
+
+
+def _inside(scenario: Scenario, trial: Trial) -> list[Sample]:
+    """The requests that were lost with a process that the scenario has killed or that was too bad to live."""
+    if scenario.key == "kill-instance":
+        return inside_the_dying(trial.samples, kills=[trial.event])
+    return inside_the_dying(trial.samples, mortal=NEW) if scenario.deadly else []
 
 
 class Verdict(NamedTuple):

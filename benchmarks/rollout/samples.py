@@ -76,23 +76,23 @@ _REQUESTS = 30  # to all processes together, where so many take longer than that
 _DYING = 1.0  # seconds that a process may take to die on a host that stands still
 
 
-def inside_the_dying(samples: Collection[Sample], kills: Collection[float] = ()) -> list[Sample]:
+def inside_the_dying(
+    samples: Collection[Sample], kills: Collection[float] = (), mortal: str | None = None
+) -> list[Sample]:
     """The requests that were lost inside a process that died while it served them.
 
     Such a request was cut, and the process that it was in answers none that is due after that. No supervisor can
     save it: the connection was accepted, and the kernel closes it with its only owner. Ask this only where a process
     dies: for one cut before its process had said who it is, it is enough that one fell silent at that time, or was
-    killed at one of the moments ``kills``.
+    killed at one of the moments ``kills``. ``mortal`` is the version whose processes die, if it is only one: those of
+    others that fall silent were ended by their supervisor.
     """
-    last: dict[str, Sample] = {}
-    cut = []
-    for sample in sorted(samples):
-        if sample.outcome is Outcome.OK:
-            last[sample.life] = sample
-        elif sample.outcome is Outcome.CUT:
-            cut.append(sample)
-    inside = [sample for sample in cut if sample.life and not _lives_after(sample.end, last.get(sample.life))]
-    deaths = [sample.end for sample in (*last.values(), *inside)]
+    cut = [sample for sample in sorted(samples) if sample.outcome is Outcome.CUT]
+    last = {sample.life: sample for sample in sorted(samples) if sample.outcome is Outcome.OK}
+    ended = {life for life, answer in last.items() if mortal not in (None, answer.version)}
+    silent = [sample for sample in cut if sample.life and not _lives_after(sample.end, last.get(sample.life))]
+    inside = [sample for sample in silent if sample.life not in ended]
+    deaths = [sample.end for sample in (*last.values(), *inside) if sample.life not in ended]
     unknown = [sample for sample in cut if not sample.life]
     silence = _silence(samples)
     return inside + [

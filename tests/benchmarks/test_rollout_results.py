@@ -87,8 +87,14 @@ def test_a_request_that_was_under_way_when_it_happened_counts() -> None:
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=KEYS)
 def test_only_where_a_process_dies_of_it_may_requests_be_lost_with_it(scenario: Scenario) -> None:
-    one = as_it_should_be(scenario.key).fails(41, Outcome.CUT, "old").cell()
+    one = as_it_should_be(scenario.key).fails(41, Outcome.CUT, "a short life").cell()
     assert (one.failed, one.inside) == ((0, 1) if scenario.deadly else (1, 0))
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=KEYS)
+def test_a_version_that_is_good_loses_requests_only_to_a_kill(scenario: Scenario) -> None:
+    one = as_it_should_be(scenario.key).fails(41, Outcome.CUT, "old").cell()
+    assert (one.failed, one.inside) == ((0, 1) if scenario.key == "kill-instance" else (1, 0))
 
 
 @pytest.mark.parametrize("key", KEYS)

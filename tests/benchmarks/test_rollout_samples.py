@@ -88,6 +88,15 @@ def test_one_cut_before_it_knew_by_whom_was_inside_when_one_was_killed_then() ->
     assert samples.inside_the_dying([known, request(3)], [1.5]) == []
 
 
+def test_only_versions_that_die_by_themselves_lose_what_is_inside() -> None:
+    unknown, known = request(2, Outcome.CUT, ""), request(2, Outcome.CUT, "a")
+    for lost in (unknown, known):
+        assert samples.inside_the_dying([request(1.95, version="v1"), lost], mortal="v1") == [lost]
+        assert samples.inside_the_dying([request(1.95, version="v1"), lost], mortal="v2") == []
+    # Who never answered may have been anybody.
+    assert samples.inside_the_dying([known], mortal="v2") == [known]
+
+
 @given(HISTORIES)
 def test_nobody_is_dead_who_answers_later(history: list[Sample]) -> None:
     inside = samples.inside_the_dying(history)
