@@ -7,10 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from .contenders import Report
-from .stage import BACKLOG, INSTANCES, MEMORY_LIMIT, PYTHON, Failed, Stage, kill, run
+from .stage import BACKLOG, COMMAND_TIME, INSTANCES, MEMORY_LIMIT, PYTHON, Failed, Stage, kill, run
 
 _UNITS = Path("/run/systemd/system")  # units of the administrator that do not survive a boot, see systemd.unit(5)
-_COMMAND_TIME = 60.0  # seconds
 
 
 class Systemd:
@@ -77,7 +76,7 @@ class Systemd:
 
     @staticmethod
     def _systemctl(*arguments: str) -> Report:
-        ended = run(["systemctl", *arguments], _COMMAND_TIME)
+        ended = run(["systemctl", *arguments], COMMAND_TIME)
         return Report(ended.returncode, (ended.stdout + ended.stderr).strip().rpartition("\n")[2])
 
 

@@ -13,14 +13,14 @@ from typing import NamedTuple, Self
 from .contenders import Contender, Report
 from .load import Plan
 from .samples import Sample, read
-from .stage import Failed, memory_is_limited, stage
+from .stage import COMMAND_TIME, Failed, memory_is_limited, stage
 
 OLD, NEW = "v1", "v2"
 WARM_UP = 1.0  # seconds of load that do not count: the other instances are still starting
 STEADY = 2.0  # seconds before it happens
 AFTERWARDS = 6.0  # seconds of load after it, at least: bad versions do their harm in that time
 TAIL = 2.0  # seconds of load after the command's end, at least: what serves then is what is left
-LONGEST = 90.0  # seconds of load, at most: longer than any command may take
+LONGEST = COMMAND_TIME + 60.0  # seconds of load, at most
 
 
 class Scenario(NamedTuple):
