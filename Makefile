@@ -37,8 +37,8 @@ bench-launch: .venv/tests ## time a start against bwrap and crun on this host
 	@scripts/need bubblewrap crun
 	$(BIN)/python -m benchmarks.launch
 
-bench-rollout: .venv/tests ## upgrades, bad versions and kill -9 under load, beside circus, supervisord and gunicorn
-	$(BIN)/python -m benchmarks.rollout --plot docs/_static/rollout.svg
+bench-rollout: .venv/tests ## upgrades, bad versions and kill -9 under load, beside circus, supervisord, gunicorn, systemd
+	$(BIN)/python -m benchmarks.rollout --vm --plot docs/_static/rollout.svg
 
 bench-scale: .venv/tests ## 1,000 instances, reloads of 500, memory, idle, what dies
 	$(BIN)/python -m benchmarks.scale

@@ -8,27 +8,25 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
-from .contenders import Contender, everyone
+from .contenders import everyone
 from .load import Plan
 from .plot import svg
-from .results import cell, document, verdicts
+from .results import cell, document, trials_of, verdicts
 from .stage import INSTANCES, Failed, memory_is_limited
 from .table import LEGEND, table
-from .trial import SCENARIOS, Scenario, Trial, perform
+from .trial import AFTERWARDS, SCENARIOS, Trial, perform
+from .virtual import Part, divide, measure
 
 _NICE = -15
 _TITLE = "How long clients wait for an answer, and how many get none"
-_NO_MEMORY = (
-    "cgroup v2 has no memory controller on this host, so that no instance can be limited: integration/vm has a host "
-    "where it can"
-)
 
 
 def main() -> int:
     """Return the exit status: 0, 1 (it failed or a promise was not kept), 2 (bad usage)."""
-    options = _parse()
+    options = parse()
     # Ended by a signal we still take down what we made.
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     try:
@@ -42,7 +40,8 @@ def main() -> int:
         return 1
 
 
-def _parse() -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line; raises SystemExit."""
     names = [contender.name for contender in everyone()]
     keys = [scenario.key for scenario in SCENARIOS]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rollout", description=__doc__)
@@ -51,10 +50,18 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--rate", type=_positive, default=300, metavar="N", help="requests per second, half of them kept (default: 300)"
     )
+    parser.add_argument(
+        "--after",
+        type=float,
+        default=AFTERWARDS,
+        metavar="SECONDS",
+        help="of load, at least, after it has happened (default: %(default)g)",
+    )
+    parser.add_argument("--vm", action="store_true", help="do what this host cannot in the VM of integration/vm")
     parser.add_argument("--json", metavar="FILE", help="write all results there, every request among them")
     parser.add_argument("--plot", metavar="FILE", help="write an SVG plot there")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a promise of lithos was not kept")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def _positive(text: str) -> int:
@@ -65,51 +72,55 @@ def _positive(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    contenders = able(everyone(), options.contender)
-    scenarios = possible(SCENARIOS, options.scenario, memory=memory_is_limited())
-    plan = Plan(fresh=options.rate / 2, kept=options.rate / 2)
-    host = _host()
-    print(_introduction(host, plan), flush=True)
-    trials = list(_perform(contenders, scenarios, plan))
+    host = {**_host(), "plan": Plan(fresh=options.rate / 2, kept=options.rate / 2)._asdict()}
+    trials = list(_trials(options, host))
     cells = {(trial.contender, trial.scenario): cell(trial) for trial in trials}
-    print(f"\n{table(cells)}\n\n{LEGEND}\n")
+    notes = introduction(host)
+    print("\n".join(("", table(cells), "", LEGEND, *notes, "")))
     judged = verdicts(cells)
     for verdict in judged:
         print(verdict.sentence())
     if options.json:
-        _write(options.json, json.dumps(document(trials, cells, {**host, "plan": plan._asdict()})) + "\n")
+        _write(options.json, json.dumps(document(trials, cells, host)) + "\n")
     if options.plot:
-        _write(options.plot, svg(trials, cells, _TITLE, _introduction(host, plan).splitlines()))
+        _write(options.plot, svg(trials, cells, _TITLE, notes))
     return int(options.check and not (judged and all(verdict.kept for verdict in judged)))
 
 
-def able(contenders: Sequence[type[Contender]], wanted: list[str] | None) -> list[type[Contender]]:
-    """Choose who takes part; who was asked for by name must be able to. Raises Failed."""
-    chosen = [one for one in contenders if wanted is None or one.name in wanted]
-    unable = {one: one.missing() for one in chosen if one.missing()}
-    for one, reason in unable.items():
-        if wanted is not None:
-            raise Failed(f"{one.name} cannot take part: {reason}")
-        print(f"without {one.name}: {reason}", flush=True)
-    return [one for one in chosen if one not in unable]
+def _trials(options: argparse.Namespace, host: dict[str, Any]) -> list[Trial]:
+    """Make all trials, in the order of the table; what is to be known of the virtual machine is added to ``host``."""
+    names = [one.name for one in everyone()]
+    asked = Part(
+        [one for one in everyone() if one.name in (options.contender or names)],
+        [one for one in SCENARIOS if options.scenario is None or one.key in options.scenario],
+    )
+    division = divide(asked, memory=memory_is_limited())
+    for sentence in said(division.lacking, {*(options.contender or ()), *(options.scenario or ())}, virtual=options.vm):
+        print(sentence, flush=True)
+    trials = list(_perform(division.here, Plan(**host["plan"]), options.after))
+    for part in division.elsewhere if options.vm else ():
+        found = measure(part, options.rate)
+        host["virtual"] = found["host"]
+        trials += trials_of(found)
+    return sorted(trials, key=lambda trial: names.index(trial.contender))
 
 
-def possible(scenarios: Sequence[Scenario], wanted: list[str] | None, *, memory: bool) -> list[Scenario]:
-    """Choose what happens; what was asked for by name must be possible. Raises Failed."""
-    chosen = [one for one in scenarios if wanted is None or one.key in wanted]
-    impossible = [] if memory else [one for one in chosen if one.needs_memory_limit]
-    for one in impossible:
-        if wanted is not None:
-            raise Failed(f"the scenario {one.key} cannot run: {_NO_MEMORY}")
-        print(f"without {one.key}: {_NO_MEMORY}", flush=True)
-    return [one for one in chosen if one not in impossible]
+def said(lacking: Mapping[str, str], named: Collection[str], *, virtual: bool) -> Iterator[str]:
+    """Say what this host lacks. Raises Failed when that was asked for by its name and no virtual machine does it."""
+    for name, reason in lacking.items():
+        if virtual:
+            yield f"in the virtual machine: {name}, as {reason}"
+        elif name in named:
+            raise Failed(f"{name} cannot be measured: {reason}; --vm does it in a virtual machine")
+        else:
+            yield f"without {name}, as {reason}; --vm does it in a virtual machine"
 
 
-def _perform(contenders: Sequence[type[Contender]], scenarios: Sequence[Scenario], plan: Plan) -> Iterator[Trial]:
-    for scenario in scenarios:
-        for contender in contenders:
+def _perform(part: Part, plan: Plan, afterwards: float) -> Iterator[Trial]:
+    for scenario in part.scenarios:
+        for contender in part.contenders:
             print(f"{scenario.title}: {contender.name}", file=sys.stderr, flush=True)
-            yield perform(contender, scenario, plan)
+            yield perform(contender, scenario, plan, afterwards)
 
 
 def _host() -> dict[str, object]:
@@ -124,11 +135,22 @@ def _host() -> dict[str, object]:
     }
 
 
-def _introduction(host: dict[str, object], plan: Plan) -> str:
+def introduction(host: Mapping[str, Any]) -> list[str]:
+    """Say in a few lines what was measured, and where."""
+    plan = Plan(**host["plan"])
+    lines = [
+        f"{host['date']}, {host['kernel']}, {host['cpus']} cpus, load {host['load']:.2f}, Python {host['python']}",
+        f"{host['instances']} instances, 10 ms of work per request; {_rates(plan)}",
+    ]
+    if "virtual" in host:
+        lines += [f"* in a virtual machine: {line}" for line in introduction(host["virtual"])]
+    return lines
+
+
+def _rates(plan: Plan) -> str:
     return (
-        f"{host['date']}, {host['kernel']}, {host['cpus']} cpus, load {host['load']:.2f}, Python {host['python']}\n"
-        f"{INSTANCES} instances, 10 ms of work per request; {plan.fresh:g} requests a second on connections of their "
-        f"own and {plan.kept:g} on {plan.connections} that are kept; {plan.timeout:g} s until a request has failed"
+        f"{plan.fresh:g} requests a second on connections of their own and {plan.kept:g} on {plan.connections} that "
+        f"are kept; {plan.timeout:g} s until a request has failed"
     )
 
 

@@ -14,7 +14,20 @@ from lithos_runner.status.readings import Observer
 from . import image
 from .contenders import Report
 from .invariants import Instance
-from .stage import BACKLOG, INSTANCES, MEMORY_LIMIT, PATIENCE, PYTHON, Failed, Stage, kill, release, run, until
+from .stage import (
+    BACKLOG,
+    COMMAND_TIME,
+    INSTANCES,
+    MEMORY_LIMIT,
+    PATIENCE,
+    PYTHON,
+    Failed,
+    Stage,
+    kill,
+    release,
+    run,
+    until,
+)
 
 LITHOS = (sys.executable, "-m", "lithos_runner.commands.main")
 SANDBOX, PROCESS = "bench", "web"
@@ -22,7 +35,6 @@ NAME = f"{SANDBOX}/{PROCESS}"
 USER = 65534
 WATCHED = 2.0  # seconds that a new version is watched: twice as long as one goes well that fails late
 DRAIN_TIME = 1.0  # seconds: clients who keep their connections busy would keep them for the default of 10 s
-COMMAND_TIME = 60.0  # seconds that a command may take which waits for a roll-out
 
 
 class Site:

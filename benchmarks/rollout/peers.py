@@ -11,9 +11,20 @@ from contextlib import suppress
 from pathlib import Path
 
 from .contenders import Report
-from .stage import BACKLOG, INSTANCES, MEMORY_LIMIT, PATIENCE, PYTHON, Failed, Stage, children, kill, run, until
-
-_COMMAND_TIME = 60.0  # seconds that an upgrade may take
+from .stage import (
+    BACKLOG,
+    COMMAND_TIME,
+    INSTANCES,
+    MEMORY_LIMIT,
+    PATIENCE,
+    PYTHON,
+    Failed,
+    Stage,
+    children,
+    kill,
+    run,
+    until,
+)
 
 
 class Peer:
@@ -45,7 +56,7 @@ class Peer:
     def upgrade(self, version: str, behaviour: str) -> Report:
         """See Contender."""
         self.stage.deploy(version, behaviour)
-        ended = run(self.reload_command(), _COMMAND_TIME)
+        ended = run(self.reload_command(), COMMAND_TIME)
         lines = (ended.stdout + ended.stderr).split("\n")
         return Report(ended.returncode, next((line.strip() for line in reversed(lines) if line.strip()), ""))
 

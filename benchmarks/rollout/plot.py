@@ -9,9 +9,10 @@ from math import log10
 
 from .results import Cell, Cells
 from .samples import Outcome, Sample
+from .table import mark
 from .trial import SCENARIOS, Trial
 
-_LEFT, _TOP, _BOTTOM = 164, 112, 30
+_LEFT, _HEAD, _LINE, _BOTTOM = 164, 67, 15, 30
 _WIDTH, _HEIGHT, _CAPTION, _GAP = 172, 66, 16, 12  # of one small picture, the line below it, between two
 _BEFORE, _AFTER = -2.0, 20.0  # seconds from the event that are shown
 _BIN = 0.125  # seconds that share one stroke
@@ -37,20 +38,22 @@ def svg(trials: Sequence[Trial], cells: Cells, title: str, notes: Sequence[str])
     """Draw every trial, and below it the number of its failed requests; ``notes`` are lines below the title."""
     names = list(dict.fromkeys(trial.contender for trial in trials))
     keys = [scenario for scenario in SCENARIOS if any(trial.scenario == scenario.key for trial in trials)]
+    lines_above = [_KEY, *notes]
+    top = _HEAD + _LINE * len(lines_above)
     width = _LEFT + len(keys) * (_WIDTH + _GAP) + 4
-    height = _TOP + len(names) * (_HEIGHT + _CAPTION + _GAP) + _BOTTOM
+    height = top + len(names) * (_HEIGHT + _CAPTION + _GAP) + _BOTTOM
     size = f'width="{width}" height="{height}"'
     words = escape(title)
     columns = {scenario.key: _LEFT + place * (_WIDTH + _GAP) for place, scenario in enumerate(keys)}
-    rows = {name: _TOP + place * (_HEIGHT + _CAPTION + _GAP) for place, name in enumerate(names)}
+    rows = {name: top + place * (_HEIGHT + _CAPTION + _GAP) for place, name in enumerate(names)}
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} viewBox="0 0 {width} {height}" role="img">',
         f"<title>{words}</title><style>{_STYLE}</style><rect class='card' {size} rx='8'/>",
         f'<text class="title" x="12" y="24">{words}</text>',
     ]
-    for place, note in enumerate([_KEY, *notes]):
-        lines.append(f'<text class="small" x="12" y="{44 + 15 * place}">{escape(note)}</text>')
-    lines += [f'<text x="{columns[one.key]}" y="{_TOP - 10}">{escape(one.title)}</text>' for one in keys]
+    for place, note in enumerate(lines_above):
+        lines.append(f'<text class="small" x="12" y="{44 + _LINE * place}">{escape(note)}</text>')
+    lines += [f'<text x="{columns[one.key]}" y="{top - 10}">{escape(one.title)}</text>' for one in keys]
     for name, y in rows.items():
         lines.append(f'<text class="name" x="12" y="{y + 14}">{escape(name)}</text>')
         for seconds, label in _MARKS:
@@ -90,7 +93,7 @@ def _picture(trial: Trial) -> Iterator[str]:
 def _label(cell: Cell) -> str:
     inside = f" + {cell.inside} inside" if cell.inside else ""
     kind = "bad" if cell.failed else "good"
-    return f'<text class="{kind}" y="{_HEIGHT + _CAPTION - 3}">{cell.failed} failed{inside}</text>'
+    return f'<text class="{kind}" y="{_HEIGHT + _CAPTION - 3}">{cell.failed} failed{inside}{mark(cell)}</text>'
 
 
 def _bins(trial: Trial) -> dict[int, list[Sample]]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..launch.results import percentile
 
@@ -33,6 +33,11 @@ class Sample(NamedTuple):
     def end(self) -> float:
         """When it was answered or failed."""
         return self.at + self.seconds
+
+
+def read(rows: Iterable[Sequence[Any]]) -> tuple[Sample, ...]:
+    """Take requests back from JSON."""
+    return tuple(Sample(at, seconds, Outcome(outcome), *rest) for at, seconds, outcome, *rest in rows)
 
 
 class Latency(NamedTuple):
@@ -64,36 +69,44 @@ def versions(samples: Iterable[Sample]) -> tuple[str, ...]:
     return tuple(sorted({sample.version for sample in samples if sample.outcome is Outcome.OK}))
 
 
-# A fresh connection may be cut before the process has said who it is. Under load a process answers many times in
-# such a time, so that the last that was heard of it is never further from its death.
+# A fresh connection may be cut before the process has said who it is. Under load a process answers often enough that
+# the last that was heard of it is never further from its death than this.
 _LAST_WORDS = 0.25  # seconds
+_REQUESTS = 30  # to all processes together, where so many take longer than that
 _DYING = 1.0  # seconds that a process may take to die on a host that stands still
 
 
-def inside_the_dying(samples: Iterable[Sample], kills: Collection[float] = ()) -> list[Sample]:
+def inside_the_dying(
+    samples: Collection[Sample], kills: Collection[float] = (), mortal: str | None = None
+) -> list[Sample]:
     """The requests that were lost inside a process that died while it served them.
 
     Such a request was cut, and the process that it was in answers none that is due after that. No supervisor can
     save it: the connection was accepted, and the kernel closes it with its only owner. Ask this only where a process
     dies: for one cut before its process had said who it is, it is enough that one fell silent at that time, or was
-    killed at one of the moments ``kills``.
+    killed at one of the moments ``kills``. ``mortal`` is the version whose processes die, if it is only one: those of
+    others that fall silent were ended by their supervisor.
     """
-    last: dict[str, Sample] = {}
-    cut = []
-    for sample in sorted(samples):
-        if sample.outcome is Outcome.OK:
-            last[sample.life] = sample
-        elif sample.outcome is Outcome.CUT:
-            cut.append(sample)
-    inside = [sample for sample in cut if sample.life and not _lives_after(sample.end, last.get(sample.life))]
-    deaths = [sample.end for sample in (*last.values(), *inside)]
+    cut = [sample for sample in sorted(samples) if sample.outcome is Outcome.CUT]
+    last = {sample.life: sample for sample in sorted(samples) if sample.outcome is Outcome.OK}
+    ended = {life for life, answer in last.items() if mortal not in (None, answer.version)}
+    silent = [sample for sample in cut if sample.life and not _lives_after(sample.end, last.get(sample.life))]
+    inside = [sample for sample in silent if sample.life not in ended]
+    deaths = [sample.end for sample in (*last.values(), *inside) if sample.life not in ended]
     unknown = [sample for sample in cut if not sample.life]
+    silence = _silence(samples)
     return inside + [
         one
         for one in unknown
-        if any(abs(death - one.end) <= _LAST_WORDS for death in deaths)
+        if any(abs(death - one.end) <= silence for death in deaths)
         or any(0 <= one.end - kill <= _DYING for kill in kills)
     ]
+
+
+def _silence(samples: Collection[Sample]) -> float:
+    """How many seconds may lie between the last answer of a process and its death."""
+    moments = [sample.at for sample in samples]
+    return max(_LAST_WORDS, _REQUESTS * (max(moments) - min(moments)) / len(moments)) if moments else _LAST_WORDS
 
 
 def _lives_after(moment: float, last_answer: Sample | None) -> bool:

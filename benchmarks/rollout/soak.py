@@ -23,10 +23,10 @@ import cgroup
 from . import invariants
 from .history import BEHAVIOURS, Action, Expected, Goal, Step, Victim, history
 from .invariants import Bounds, Instance
-from .lithos import COMMAND_TIME, NAME, SANDBOX, Lithos, LithosReusePort, LithosShared
+from .lithos import NAME, SANDBOX, Lithos, LithosReusePort, LithosShared
 from .load import Plan
 from .samples import Sample
-from .stage import INSTANCES, PYTHON, Failed, kill, stage, until
+from .stage import COMMAND_TIME, INSTANCES, PYTHON, Failed, kill, stage, until
 from .trial import WARM_UP, Generator
 
 _LOOK = 0.05  # seconds between two looks at the instances

@@ -19,7 +19,8 @@ PYTHON = "/usr/bin/python3"  # for the application: an instance's user can reach
 INSTANCES = 4
 MEMORY_LIMIT = 64 << 20  # bytes per instance
 BACKLOG = 2048  # the same for everyone, so that a stall fills nobody's queue
-PATIENCE = 20.0  # seconds that a contender may take for what it ought to do in one or two
+PATIENCE = 60.0  # seconds that a contender may take for what it ought to do in one or two: an emulated host is slow
+COMMAND_TIME = 300.0  # seconds that a command may take which waits for a roll-out
 _RESTART_SEC = 0.1  # seconds, the default of RestartSec=
 _POLL = 0.05  # seconds between two looks
 APPLICATION = Path(__file__).with_name("app.py")

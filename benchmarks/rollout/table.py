@@ -14,7 +14,7 @@ HEADS = ("", "failed", "(kept)", "inside", "p50", "p99", "worst", "steady p99", 
 def table(cells: Cells) -> str:
     """Return all blocks; only what was run is shown."""
     rows = {
-        scenario: [(name, *_row(one)) for (name, key), one in cells.items() if key == scenario.key]
+        scenario: [(name + mark(one), *_row(one)) for (name, key), one in cells.items() if key == scenario.key]
         for scenario in SCENARIOS
     }
     every = [HEADS, *(row for block in rows.values() for row in block)]
@@ -24,6 +24,11 @@ def table(cells: Cells) -> str:
         if block:
             lines += [scenario.title, *(_line(row, widths) for row in (HEADS, *block)), ""]
     return "\n".join(lines[:-1])
+
+
+def mark(one: Cell) -> str:
+    """What stands behind that which comes from the virtual machine."""
+    return " *" if one.virtual else ""
 
 
 def _row(one: Cell) -> Iterator[str]:

@@ -12,15 +12,15 @@ from typing import NamedTuple, Self
 
 from .contenders import Contender, Report
 from .load import Plan
-from .samples import Outcome, Sample
-from .stage import Failed, memory_is_limited, stage
+from .samples import Sample, read
+from .stage import COMMAND_TIME, Failed, memory_is_limited, stage
 
 OLD, NEW = "v1", "v2"
 WARM_UP = 1.0  # seconds of load that do not count: the other instances are still starting
 STEADY = 2.0  # seconds before it happens
 AFTERWARDS = 6.0  # seconds of load after it, at least: bad versions do their harm in that time
 TAIL = 2.0  # seconds of load after the command's end, at least: what serves then is what is left
-LONGEST = 90.0  # seconds of load, at most: longer than any command may take
+LONGEST = COMMAND_TIME + 60.0  # seconds of load, at most
 
 
 class Scenario(NamedTuple):
@@ -43,6 +43,7 @@ class Trial(NamedTuple):
     ended: float  # when the command had ended
     report: Report
     samples: tuple[Sample, ...]
+    virtual: bool = False  # in the virtual machine, see virtual.py
 
 
 def _upgrade(behaviour: str) -> Callable[[Contender], Report]:
@@ -94,12 +95,14 @@ class Generator:
     def finish(self) -> tuple[Sample, ...]:
         """End the load and return what became of its requests."""
         self._process.terminate()
-        rows = json.loads(self._output.read())
-        return tuple(Sample(at, seconds, Outcome(outcome), *rest) for at, seconds, outcome, *rest in rows)
+        return read(json.loads(self._output.read()))
 
 
-def perform(kind: type[Contender], scenario: Scenario, plan: Plan) -> Trial:
-    """Run one trial, with this plan on the stage's own port. Raises Failed."""
+def perform(kind: type[Contender], scenario: Scenario, plan: Plan, afterwards: float = AFTERWARDS) -> Trial:
+    """Run one trial, with this plan on the stage's own port.
+
+    ``afterwards`` is how many seconds the load goes on at least after it has happened. Raises Failed.
+    """
     with stage() as place:
         contender = kind(place)
         try:
@@ -111,7 +114,7 @@ def perform(kind: type[Contender], scenario: Scenario, plan: Plan) -> Trial:
                 event = time.monotonic()
                 report = scenario.act(contender)
                 ended = time.monotonic()
-                time.sleep(max(TAIL, event + AFTERWARDS - ended))
+                time.sleep(max(TAIL, event + afterwards - ended))
                 samples = load.finish()
         finally:
             contender.stop()

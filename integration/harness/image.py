@@ -52,13 +52,14 @@ MASKED_UNITS = (
 PYTHON = "3.11"  # of Debian 12, with glibc 2.36 (manylinux tags: PEP 600)
 GLIBC_MINORS = range(5, 37)
 SOURCE_ONLY = ("cgroupspy",)  # published without a wheel
+EXTRAS = ("test", "bench")
 
 
 def requirements() -> list[str]:
-    """What the installed project and its tests depend on, as setup.cfg says."""
+    """What the installed project, its tests and its benchmarks depend on, as setup.cfg says."""
     setup = configparser.ConfigParser()
     setup.read(PROJECT / "setup.cfg")
-    lists = setup["options"]["install_requires"], setup["options.extras_require"]["test"]
+    lists = setup["options"]["install_requires"], *(setup["options.extras_require"][extra] for extra in EXTRAS)
     return [line for text in lists for line in text.split("\n") if line]
 
 

@@ -87,8 +87,14 @@ def test_a_request_that_was_under_way_when_it_happened_counts() -> None:
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=KEYS)
 def test_only_where_a_process_dies_of_it_may_requests_be_lost_with_it(scenario: Scenario) -> None:
-    one = as_it_should_be(scenario.key).fails(41, Outcome.CUT, "old").cell()
+    one = as_it_should_be(scenario.key).fails(41, Outcome.CUT, "a short life").cell()
     assert (one.failed, one.inside) == ((0, 1) if scenario.deadly else (1, 0))
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=KEYS)
+def test_a_version_that_is_good_loses_requests_only_to_a_kill(scenario: Scenario) -> None:
+    one = as_it_should_be(scenario.key).fails(41, Outcome.CUT, "old").cell()
+    assert (one.failed, one.inside) == ((0, 1) if scenario.key == "kill-instance" else (1, 0))
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -123,6 +129,16 @@ def broken(key: str, **changes: object) -> Course:
 def test_every_promise_can_be_broken(course: Course, promise: str) -> None:
     judged = course.verdicts()
     assert [said for said, kept in judged.items() if not kept] == [promise]
+
+
+@pytest.mark.parametrize("key", ["good", "eats-memory"])
+def test_times_of_the_virtual_machine_are_not_judged(key: str) -> None:
+    trial = as_it_should_be(key).trial()
+    here, there = (
+        {verdict.promise for verdict in results.verdicts({("lithos-shared", key): results.cell(one)})}
+        for one in (trial, trial._replace(virtual=True))
+    )
+    assert here - there == {"p99 at most 2 x steady"}
 
 
 def test_the_slow_version_is_compared_with_circus() -> None:
@@ -177,6 +193,35 @@ def test_the_document_has_every_request() -> None:
     assert first["cell"]["after"]["p99"] == pytest.approx(15)
     assert document["trials"][1]["cell"]["failed_kept"] == 1
     assert all(verdict["kept"] for verdict in document["verdicts"])
+
+
+def test_trials_come_back_from_a_document() -> None:
+    trials, cells = both()
+    found = results.trials_of(json.loads(json.dumps(results.document(trials, cells, {}))))
+    assert [(one.contender, one.scenario, one.report, one.virtual) for one in found] == [
+        (one.contender, one.scenario, one.report, True) for one in trials
+    ]
+    for before, after in zip(trials, found, strict=True):
+        assert after.ended - after.event == before.ended - before.event
+        expected, one = results.cell(before), results.cell(after)
+        assert (one.failed_fresh, one.failed_kept, one.inside) == (
+            expected.failed_fresh,
+            expected.failed_kept,
+            expected.inside,
+        )
+        assert (one.serves, one.requests) == (expected.serves, expected.requests)
+        assert (one.after, one.steady) == (pytest.approx(expected.after), pytest.approx(expected.steady))
+
+
+def test_what_comes_from_the_virtual_machine_is_marked() -> None:
+    trials, _ = both()
+    trials[1] = trials[1]._replace(virtual=True)
+    cells = {(trial.contender, trial.scenario): results.cell(trial) for trial in trials}
+    names = [line[:19].strip() for line in table.table(cells).splitlines() if line.startswith("  ") and line[2] != " "]
+    assert names == ["lithos-shared", "circus *", "lithos-shared"]
+    words = plot.svg(trials, cells, "any", [])
+    assert words.count(" failed *<") == 1
+    assert "2 failed *<" in words
 
 
 def test_the_picture_has_every_trial_and_says_what_failed() -> None:

@@ -13,11 +13,13 @@ from typing import NamedTuple
 import pytest
 
 import cgroup
-from benchmarks.rollout.__main__ import able, possible
+from benchmarks.rollout import virtual
+from benchmarks.rollout.__main__ import parse, said
 from benchmarks.rollout.peers import Gunicorn
 from benchmarks.rollout.stage import Failed, children, stage, until
 from benchmarks.rollout.systemd import Systemd
 from benchmarks.rollout.trial import SCENARIOS
+from benchmarks.rollout.virtual import Part, divide
 
 PROJECT = Path(__file__).parents[2]
 PEER = Gunicorn.name
@@ -106,29 +108,53 @@ class Absent(Systemd):
         return "it is not here"
 
 
-def test_who_cannot_take_part_is_left_out_aloud(capsys: pytest.CaptureFixture[str]) -> None:
-    assert able([Gunicorn, Absent], None) == [Gunicorn]
-    assert capsys.readouterr().out == "without absent: it is not here\n"
-    assert able([Gunicorn, Absent], ["gunicorn"]) == [Gunicorn]
+EVERYTHING = Part([Gunicorn, Absent], SCENARIOS)
+KEYS = {scenario.key for scenario in SCENARIOS}
 
 
-def test_who_was_asked_for_must_be_able_to() -> None:
-    with pytest.raises(Failed, match="absent cannot take part: it is not here"):
-        able([Gunicorn, Absent], ["absent"])
+def cells(part: Part) -> set[tuple[str, str]]:
+    return {(contender.name, scenario.key) for contender in part.contenders for scenario in part.scenarios}
+
+
+@pytest.mark.parametrize("memory", [True, False])
+def test_each_trial_is_made_once_where_it_can_be(memory: bool) -> None:
+    division = divide(EVERYTHING, memory=memory)
+    possible = KEYS if memory else KEYS - {"eats-memory"}
+    assert cells(division.here) == {("gunicorn", key) for key in possible}
+    elsewhere = [cell for part in division.elsewhere for cell in cells(part)]
+    assert len(elsewhere) == len(set(elsewhere))
+    assert {*elsewhere} | cells(division.here) == cells(EVERYTHING)
+    assert division.lacking.keys() == {"absent"} | ({"eats-memory"} if not memory else set())
+
+
+def test_what_all_can_do_here_is_done_nowhere_else() -> None:
+    assert divide(Part([Gunicorn], SCENARIOS), memory=True) == (Part([Gunicorn], [*SCENARIOS]), [], {})
+
+
+def test_what_is_left_out_is_left_out_aloud() -> None:
+    assert list(said({"absent": "it is not here"}, [], virtual=False)) == [
+        "without absent, as it is not here; --vm does it in a virtual machine"
+    ]
+    assert list(said({"absent": "it is not here"}, ["absent"], virtual=True)) == [
+        "in the virtual machine: absent, as it is not here"
+    ]
+
+
+def test_what_was_asked_for_must_be_possible() -> None:
+    with pytest.raises(Failed, match="absent cannot be measured: it is not here"):
+        list(said({"absent": "it is not here"}, ["absent"], virtual=False))
+
+
+def test_the_virtual_machine_is_asked_for_the_same_at_a_rate_that_it_can_bear() -> None:
+    part = Part([Gunicorn, Systemd], SCENARIOS[1:3])
+    options = parse(virtual.options(part, rate=300))
+    assert (options.contender, options.scenario) == (["gunicorn", "systemd"], [one.key for one in SCENARIOS[1:3]])
+    assert (options.rate, options.vm) == (virtual.MOST_REQUESTS, False)
+    assert parse(virtual.options(part, rate=10)).rate == 10
 
 
 def test_systemd_takes_part_only_where_it_is() -> None:
     assert bool(Systemd.missing()) != os.path.isdir("/run/systemd/system")
-
-
-def test_without_the_memory_controller_nothing_is_out_of_memory(capsys: pytest.CaptureFixture[str]) -> None:
-    keys = [scenario.key for scenario in SCENARIOS]
-    assert possible(SCENARIOS, None, memory=True) == list(SCENARIOS)
-    assert capsys.readouterr().out == ""
-    assert [one.key for one in possible(SCENARIOS, None, memory=False)] == [k for k in keys if k != "eats-memory"]
-    assert "no memory controller on this host" in capsys.readouterr().out
-    with pytest.raises(Failed, match="the scenario eats-memory cannot run: cgroup v2 has no memory controller"):
-        possible(SCENARIOS, ["eats-memory"], memory=False)
 
 
 @pytest.mark.parametrize("options", [("--contender", "init"), ("--scenario", "rain"), ("--rate", "0")])

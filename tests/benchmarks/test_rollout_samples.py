@@ -68,9 +68,16 @@ def test_only_what_is_cut_can_have_been_inside(outcome: Outcome) -> None:
 
 def test_one_cut_before_it_knew_by_whom_was_inside_when_somebody_fell_silent_then() -> None:
     unknown = request(2, Outcome.CUT, "")
-    lives_on = [request(at / 10, life="b") for at in range(50)]
+    lives_on = [request(at / 200, life="b") for at in range(1000)]
     assert samples.inside_the_dying([request(1.95, life="a"), unknown, *lives_on]) == [unknown]
-    assert samples.inside_the_dying([request(1, life="a"), unknown, *lives_on]) == []
+    assert samples.inside_the_dying([request(1.70, life="a"), unknown, *lives_on]) == []
+
+
+def test_under_little_load_a_process_falls_silent_earlier() -> None:
+    unknown = request(4, Outcome.CUT, "")
+    lives_on = [request(at / 20, life="b") for at in range(200)]
+    assert samples.inside_the_dying([request(2.7, life="a"), unknown, *lives_on]) == [unknown]
+    assert samples.inside_the_dying([request(2.3, life="a"), unknown, *lives_on]) == []
 
 
 def test_one_cut_before_it_knew_by_whom_was_inside_when_one_was_killed_then() -> None:
@@ -79,6 +86,15 @@ def test_one_cut_before_it_knew_by_whom_was_inside_when_one_was_killed_then() ->
     assert samples.inside_the_dying([unknown], [0.5, 2.5]) == []
     known = request(2, Outcome.CUT, "a")
     assert samples.inside_the_dying([known, request(3)], [1.5]) == []
+
+
+def test_only_versions_that_die_by_themselves_lose_what_is_inside() -> None:
+    unknown, known = request(2, Outcome.CUT, ""), request(2, Outcome.CUT, "a")
+    for lost in (unknown, known):
+        assert samples.inside_the_dying([request(1.95, version="v1"), lost], mortal="v1") == [lost]
+        assert samples.inside_the_dying([request(1.95, version="v1"), lost], mortal="v2") == []
+    # Who never answered may have been anybody.
+    assert samples.inside_the_dying([known], mortal="v2") == [known]
 
 
 @given(HISTORIES)
