@@ -63,7 +63,7 @@ def test_a_command_may_fail_when_an_instance_that_it_has_started_is_killed(actio
     usual, *others = step(action, Victim.INSTANCE).expected(GOAL)
     assert usual == USUAL[action]
     assert others == {
-        **dict.fromkeys((Action.GOOD, Action.SLOW, Action.RESTART), [Expected(1, GOAL)]),
+        **{rolled: [Expected(1, GOAL)] for rolled in (Action.GOOD, Action.SLOW, Action.RESTART)},
         Action.SCALE: [Expected(1, Goal("v1", 2))],
     }.get(action, [])
 
