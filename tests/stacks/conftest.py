@@ -39,7 +39,7 @@ def stack(request: pytest.FixtureRequest, site: Site) -> Stack:
 
 @pytest.fixture(scope="module")
 def service(stack: Stack, site: Site) -> Iterator[Service]:
-    """The stack under one supervisor for all tests of a module, which leave three instances; nothing stays of it."""
+    """The stack under one supervisor for all tests of a module, each going on with what the last one left."""
     host = Service(site, stack)
     try:
         running = host.start().running

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
+import yaml
 from catalogue import PROJECT
 from private_namespaces import bind, in_network, mount_overlay, mount_tmpfs
 from real_host import DIRECTORY, until
@@ -128,14 +129,13 @@ class Service(RealTree):
         """The instances that serve."""
         return {name for name, state in self.running.states().items() if state == "ready"}
 
-    def version(self) -> str:
-        """The version that `shop/web` should have."""
-        found = re.search(r'"image": "v(\d)"', (self.directory / "processes/shop.yaml").read_text())
-        assert found
-        return found[1]
+    def web(self) -> dict[str, Any]:
+        """The entry of `shop/web`: what runs, when nothing is under way."""
+        entries: dict[str, dict[str, Any]] = yaml.safe_load((self.directory / "processes/shop.yaml").read_text())
+        return entries["web"]
 
     def load(self) -> Load:
         return Load(kept=2 if self.stack.graceful else 0)
 
-    def until_ready(self, instances: int) -> None:
-        until(lambda: len(self.names()) == instances, f"{instances} instances serve: {self.running.states()}")
+    def until_ready(self, names: set[str]) -> None:
+        until(lambda: names == self.names(), f"{', '.join(names)} serve")
