@@ -5,10 +5,14 @@ from typing import TYPE_CHECKING
 import pytest
 from catalogue import STACKS, Stack
 from private_namespaces import private_namespaces
+from real_host import real_host
 from stack_site import Service, Site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+__all__ = ["real_host"]
 
 
 @pytest.fixture(scope="session")

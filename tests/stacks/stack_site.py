@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,12 +21,28 @@ from real_tree import RealTree, RunningTree
 from stack_clients import Load
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from catalogue import Stack
 
 # That of root on Debian, and where Go's own installation is. A Python of root's home would be of no use to nobody.
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/go/bin"
 SETUP_PATIENCE = 300  # seconds, for what comes over the network
 SRV = Path("/srv")
+
+
+@contextmanager
+def by_hand(command: str, **popen: Any) -> Iterator[subprocess.Popen[Any]]:
+    """Run a line of a README as somebody does who has just logged in as root; nothing of it outlives the context."""
+    environ = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    environ["PATH"] = SYSTEM_PATH
+    process = subprocess.Popen(["sh", "-ec", command], cwd=PROJECT, env=environ, start_new_session=True, **popen)
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 class Site:
@@ -52,19 +70,12 @@ class Site:
         missing = [package for tool, package in stack.tools if not shutil.which(tool, path=SYSTEM_PATH)]
         if missing:
             pytest.skip(f"{stack.name} needs: apt-get install {' '.join(missing)}")
-        environ = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
         with in_network(self._network):
             for command in stack.commands:
-                done = subprocess.run(
-                    ["sh", "-ec", command],
-                    cwd=PROJECT,
-                    env=environ | {"PATH": SYSTEM_PATH},
-                    capture_output=True,
-                    text=True,
-                    timeout=SETUP_PATIENCE,
-                    check=False,
-                )
-                assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+                output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+                with by_hand(command, **output) as process:
+                    said, _ = process.communicate(timeout=SETUP_PATIENCE)
+                assert process.returncode == 0, f"{command}: {said}"
         self._is_set_up.add(stack.name)
 
     def image(self, name: str, stack: Stack, container: str) -> None:
