@@ -44,4 +44,20 @@ def pip(name: str, *packages: str) -> tuple[str, ...]:
 STACKS = (
     Stack("asyncio", graceful=True),
     Stack("flask", pip("flask", "flask")),
+    Stack(
+        "systemd-c",
+        ("cc -O2 -Wall -pthread -o /srv/systemd-c/hello /srv/systemd-c/hello.c -lsystemd",),
+        tools=(("cc", "gcc"), ("/usr/include/systemd/sd-daemon.h", "libsystemd-dev")),
+        graceful=True,
+    ),
+    Stack(
+        "go",
+        ("cd /srv/go && go build -o hello .",),
+        tools=(("go", "golang-go"),),
+        graceful=True,
+        readiness=Wait.UNCLEAR,
+    ),
+    Stack("node", tools=(("node", "nodejs"),), graceful=True),
+    Stack("express", ("npm install --prefix /srv/express",), tools=(("npm", "npm"),), graceful=True),
+    Stack("nginx", tools=(("nginx", "nginx"), ("envsubst", "gettext-base")), graceful=True),
 )
