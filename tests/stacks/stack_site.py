@@ -20,8 +20,8 @@ from stack_clients import Load
 if TYPE_CHECKING:
     from catalogue import Stack
 
-# That of root on Debian, and where Go's own installation is. A Python of root's home would be of no use to nobody.
-SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/go/bin"
+# Where Go's own installation is, and that of root on Debian. A Python of root's home would be of no use to nobody.
+SYSTEM_PATH = "/usr/local/go/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SETUP_PATIENCE = 300  # seconds, for what comes over the network
 SRV = Path("/srv")
 
