@@ -48,4 +48,20 @@ STACKS = (
     Stack("gunicorn", pip("gunicorn", "flask", "gunicorn"), graceful=True),
     Stack("twisted", pip("twisted", "twisted"), graceful=True),
     Stack("uvicorn", pip("uvicorn", "fastapi", "uvicorn"), graceful=True),
+    Stack(
+        "systemd-c",
+        ("cc -O2 -Wall -pthread -o /srv/systemd-c/hello /srv/systemd-c/hello.c -lsystemd",),
+        tools=(("cc", "gcc"), ("/usr/include/systemd/sd-daemon.h", "libsystemd-dev")),
+        graceful=True,
+    ),
+    Stack(
+        "go",
+        ("cd /srv/go && go build -o hello .",),
+        tools=(("go", "golang-go"),),
+        graceful=True,
+        readiness=Wait.UNCLEAR,
+    ),
+    Stack("node", tools=(("node", "nodejs"),), graceful=True),
+    Stack("express", ("npm install --prefix /srv/express",), tools=(("npm", "npm"),), graceful=True),
+    Stack("nginx", tools=(("nginx", "nginx"), ("envsubst", "gettext-base")), graceful=True),
 )

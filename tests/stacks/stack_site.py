@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from catalogue import Stack
 
-# That of root on Debian, and where Go's own installation is. A Python of root's home would be of no use to nobody.
-SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/go/bin"
+# Where Go's own installation is, and that of root on Debian. A Python of root's home would be of no use to nobody.
+SYSTEM_PATH = "/usr/local/go/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SETUP_PATIENCE = 300  # seconds, for what comes over the network
 SRV = Path("/srv")
 
@@ -67,7 +67,7 @@ class Site:
         """Do what its README says, once; skips the test when a program is missing that it needs."""
         if stack.name in self._is_set_up:
             return
-        missing = [package for tool, package in stack.tools if not shutil.which(tool, path=SYSTEM_PATH)]
+        missing = [package for tool, package in stack.tools if not shutil.which(tool, os.F_OK, SYSTEM_PATH)]
         if missing:
             pytest.skip(f"{stack.name} needs: apt-get install {' '.join(missing)}")
         with in_network(self._network):
@@ -114,6 +114,7 @@ class Service(RealTree):
         text, count = re.subn(r'VERSION: "1"', f'VERSION: "{version}"', self.stack.container_file.read_text())
         assert count == 1, f"{self.stack.container_file} has a VERSION that can be changed"
         # A kept connection is as long as the test, so it is for the application to end it.
+        text = re.sub(r"^drain-timeout: .*\n", "", text, flags=re.MULTILINE)
         text += "readiness: listening\ndrain-timeout: 0.5\n"
         self._site.image(f"{self.stack.name}/v{version}", self.stack, text)
 
