@@ -34,13 +34,14 @@ class Server:
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer until the client closes the connection, or we say that we do."""
-        closing = False
-        while not closing:
+        while True:
             await reader.readuntil(b"\r\n\r\n")
             self.idle.discard(writer)
-            closing = self.stopping
-            writer.write(HEAD + (b"Connection: close\r\n\r\n" if closing else b"\r\n") + PAGE)
+            # What takes its time to work out a page does it here.
+            writer.write(HEAD + (b"Connection: close\r\n\r\n" if self.stopping else b"\r\n") + PAGE)
             await writer.drain()
+            if self.stopping:
+                return
             self.idle.add(writer)
 
     async def stop(self, listener: socket.socket) -> None:

@@ -43,7 +43,11 @@ def pip(name: str, *packages: str) -> tuple[str, ...]:
 
 STACKS = (
     Stack("asyncio", graceful=True),
+    Stack("aiohttp", pip("aiohttp", "aiohttp"), graceful=True),
     Stack("flask", pip("flask", "flask")),
+    Stack("gunicorn", pip("gunicorn", "flask", "gunicorn"), graceful=True),
+    Stack("twisted", pip("twisted", "twisted"), graceful=True),
+    Stack("uvicorn", pip("uvicorn", "fastapi", "uvicorn"), graceful=True),
     Stack(
         "systemd-c",
         ("cc -O2 -Wall -pthread -o /srv/systemd-c/hello /srv/systemd-c/hello.c -lsystemd",),

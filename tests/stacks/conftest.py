@@ -5,10 +5,14 @@ from typing import TYPE_CHECKING
 import pytest
 from catalogue import STACKS, Stack
 from private_namespaces import private_namespaces
+from real_host import real_host
 from stack_site import Service, Site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+__all__ = ["real_host"]
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +43,7 @@ def stack(request: pytest.FixtureRequest, site: Site) -> Stack:
 
 @pytest.fixture(scope="module")
 def service(stack: Stack, site: Site) -> Iterator[Service]:
-    """The stack under one supervisor for all tests of a module, which leave three instances; nothing stays of it."""
+    """The stack under one supervisor for all tests of a module, each going on with what the last one left."""
     host = Service(site, stack)
     try:
         running = host.start().running

@@ -13,7 +13,7 @@ from real_host import PATIENCE, until
 
 PORT = 80
 PAUSE = 0.01  # seconds between two requests of a client, for the servers to have the processors
-_PAGE = re.compile(r"Hello from (\S+), version (\S+)\n")
+_PAGE = re.compile(r"Hello from (.+), version (\S+)\n")
 
 
 class Answer(NamedTuple):
@@ -26,9 +26,9 @@ class Answer(NamedTuple):
 class Client:
     """A connection for each request, or one that is kept as long as the server wants."""
 
-    def __init__(self, *, kept: bool = False) -> None:
+    def __init__(self, port: int = PORT, *, kept: bool = False) -> None:
         self._kept = kept
-        self._connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=PATIENCE)
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
 
     def ask(self) -> Answer:
         """Make a request. Raises OSError, HTTPException and AssertionError for all but the right answer.
@@ -64,9 +64,9 @@ class Client:
         self._connection.close()
 
 
-def ask() -> Answer:
+def ask(port: int = PORT) -> Answer:
     """Make a request on a connection of its own."""
-    return Client().ask()
+    return Client(port).ask()
 
 
 def ask_often(requests: int, at_once: int = 24) -> Counter[Answer]:

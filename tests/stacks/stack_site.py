@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
+import yaml
 from catalogue import PROJECT
 from private_namespaces import bind, in_network, mount_overlay, mount_tmpfs
 from real_host import DIRECTORY, until
@@ -18,12 +21,28 @@ from real_tree import RealTree, RunningTree
 from stack_clients import Load
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from catalogue import Stack
 
 # Where Go's own installation is, and that of root on Debian. A Python of root's home would be of no use to nobody.
 SYSTEM_PATH = "/usr/local/go/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SETUP_PATIENCE = 300  # seconds, for what comes over the network
 SRV = Path("/srv")
+
+
+@contextmanager
+def by_hand(command: str, **popen: Any) -> Iterator[subprocess.Popen[Any]]:
+    """Run a line of a README as somebody does who has just logged in as root; nothing of it outlives the context."""
+    environ = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    environ["PATH"] = SYSTEM_PATH
+    process = subprocess.Popen(["sh", "-ec", command], cwd=PROJECT, env=environ, start_new_session=True, **popen)
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 class Site:
@@ -51,19 +70,12 @@ class Site:
         missing = [package for tool, package in stack.tools if not shutil.which(tool, os.F_OK, SYSTEM_PATH)]
         if missing:
             pytest.skip(f"{stack.name} needs: apt-get install {' '.join(missing)}")
-        environ = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
         with in_network(self._network):
             for command in stack.commands:
-                done = subprocess.run(
-                    ["sh", "-ec", command],
-                    cwd=PROJECT,
-                    env=environ | {"PATH": SYSTEM_PATH},
-                    capture_output=True,
-                    text=True,
-                    timeout=SETUP_PATIENCE,
-                    check=False,
-                )
-                assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+                output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+                with by_hand(command, **output) as process:
+                    said, _ = process.communicate(timeout=SETUP_PATIENCE)
+                assert process.returncode == 0, f"{command}: {said}"
         self._is_set_up.add(stack.name)
 
     def image(self, name: str, stack: Stack, container: str) -> None:
@@ -129,14 +141,13 @@ class Service(RealTree):
         """The instances that serve."""
         return {name for name, state in self.running.states().items() if state == "ready"}
 
-    def version(self) -> str:
-        """The version that `shop/web` should have."""
-        found = re.search(r'"image": "v(\d)"', (self.directory / "processes/shop.yaml").read_text())
-        assert found
-        return found[1]
+    def web(self) -> dict[str, Any]:
+        """The entry of `shop/web`: what runs, when nothing is under way."""
+        entries: dict[str, dict[str, Any]] = yaml.safe_load((self.directory / "processes/shop.yaml").read_text())
+        return entries["web"]
 
     def load(self) -> Load:
         return Load(kept=2 if self.stack.graceful else 0)
 
-    def until_ready(self, instances: int) -> None:
-        until(lambda: len(self.names()) == instances, f"{instances} instances serve: {self.running.states()}")
+    def until_ready(self, names: set[str]) -> None:
+        until(lambda: names == self.names(), f"{', '.join(names)} serve")
