@@ -7,7 +7,9 @@ from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from ..loop import Loop
-from . import http, listening
+from . import listening
+from .approach import Way
+from .page import Page
 
 SOON, SELDOM = 0.005, 0.5  # seconds between two looks: a tenth of the start's age so far, within these
 THOROUGH = 4  # every so many looks one for connections too, which is dearer
@@ -46,9 +48,12 @@ class Watch:
         pids: Callable[[], Collection[int]],
         sockets: Mapping[int, int | None],
         ready: Callable[[str], None],
+        way: Way | None = None,
     ) -> None:
-        """``ready`` gets a remark for people, mostly empty. ``sockets``: inode → TCP port; ``pids`` of the instance."""
-        self._readiness = readiness
+        """``ready`` gets a remark for people, mostly empty. ``sockets``: inode → TCP port; ``pids`` of the instance.
+
+        ``way`` leads to the socket that is asked, where it is the instance's own.
+        """
         self._loop = loop
         self._pids = pids
         self._sockets = sockets
@@ -56,15 +61,18 @@ class Watch:
         self._began = time.monotonic()
         self._looks = 0
         self._unclear_since: float | None = None
-        self._get: http.Get | None = None
+        self._page: Page | None = None
         self.why_not = "it has not said READY=1"
-        if readiness.kind == HTTP or readiness.looks(sockets):
+        if readiness.address is not None:
+            self._page = Page(readiness.address, readiness.path, readiness.timeout, loop, pids, way, self._answered)
+            self.why_not = self._page.fault
+        if self._page is not None or readiness.looks(sockets):
             self._again()
 
     def _again(self) -> None:
         now = time.monotonic()
         pause = min(max(SOON, (now - self._began) / 10), SELDOM)
-        self._loop.deadline(self, now + pause, self._ask if self._readiness.kind == HTTP else self._look)
+        self._loop.deadline(self, now + pause, self._page.ask if self._page else self._look)
 
     def _look(self) -> None:
         self._looks += 1
@@ -94,22 +102,15 @@ class Watch:
             self._unclear_since = now
         return now >= self._unclear_since + UNCLEAR
 
-    def _ask(self) -> None:
-        readiness = self._readiness
-        if readiness.address is not None:
-            self._get = http.Get(readiness.address, readiness.path, readiness.timeout, self._loop, self._answered)
-
-    def _answered(self, fault: str | None) -> None:
-        self._get = None
-        if fault is None:
-            self._ready("")
-        else:
-            self.why_not = fault
+    def _answered(self, good: bool, remark: str) -> None:
+        if good:
+            self._ready(remark)
+        elif self._page is not None:
+            self.why_not = self._page.fault
             self._again()
 
     def close(self) -> None:
         """Stop looking."""
         self._loop.deadline(self, None, self.close)
-        if self._get is not None:
-            self._get.close()
-            self._get = None
+        if self._page is not None:
+            self._page.close()
