@@ -96,7 +96,8 @@ class Approach:
         except proc.TooMuch:
             self._reach(self._waiting[0], _unseen("it has too many descriptors to look at"))
         except OSError as error:
-            self._reach(self._waiting[0], _unseen(str(error)))
+            why = f"cannot read {error.filename}: {error.strerror}" if error.filename else error.strerror
+            self._reach(self._waiting[0], _unseen(why))
         else:
             self._go_on(ours)
 
@@ -142,5 +143,5 @@ class Approach:
             self._way.close(self._sources.pop())
 
 
-def _unseen(why: str) -> str:
+def _unseen(why: str | None) -> str:
     return f"it cannot be seen who accepts a connection ({why}), so whoever answers is taken to be it"

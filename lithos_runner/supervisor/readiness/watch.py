@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import NamedTuple
 
 from ..loop import Loop
-from . import listening
+from . import http, listening
 from .approach import Way
 from .page import Page
 
@@ -64,7 +65,9 @@ class Watch:
         self._page: Page | None = None
         self.why_not = "it has not said READY=1"
         if readiness.address is not None:
-            self._page = Page(readiness.address, readiness.path, readiness.timeout, loop, pids, way, self._answered)
+            request = http.Request(readiness.address, readiness.path, readiness.timeout)
+            accepting = partial(self._accepting, readiness.address[1])
+            self._page = Page(request, loop, pids, way, accepting, self._answered)
             self.why_not = self._page.fault
         if self._page is not None or readiness.looks(sockets):
             self._again()
@@ -101,6 +104,11 @@ class Watch:
         if self._unclear_since is None:
             self._unclear_since = now
         return now >= self._unclear_since + UNCLEAR
+
+    def _accepting(self, port: int) -> bool:
+        """Whether it is seen to wait for connections to ``port``, or may do so."""
+        seen = listening.look(self._pids(), [inode for inode, its in self._sockets.items() if its == port])
+        return seen.serving or seen.unclear
 
     def _answered(self, good: bool, remark: str) -> None:
         if good:
