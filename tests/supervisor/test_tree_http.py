@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from real_host import until
+from real_host import PATIENCE, queued, request, until
 from real_tree import HANGS, SERVER, Load
 
 if TYPE_CHECKING:
@@ -102,6 +103,24 @@ def test_a_version_is_not_ready_because_the_old_one_answers(
     running.stop()
 
 
+def test_a_version_that_never_gets_ready_meets_no_client(real_tree: RealTree) -> None:
+    port = real_tree.port()
+    real_tree.sandbox("shop")
+    real_tree.image("v1", GOOD, **socket_keys(True, port))
+    real_tree.image("v2", BAD, readiness_timeout=2, **socket_keys(True, port))
+    real_tree.processes("shop", {"web": real_tree.entry("v1", 2)})
+    running = real_tree.tree().until_serving()
+    with Load(port, clients=4) as load:
+        load.until_answered_by("v1")
+        real_tree.processes("shop", {"web": real_tree.entry("v2", 2)})
+        running.reload()
+        running.until_phases("shop/web", phase="rolled back")
+        load.until_answered_by("v1")
+    assert load.failures == []
+    assert set(load.versions()) == {"v1"}
+    running.stop()
+
+
 def test_it_is_asked_before_any_client_reaches_it(real_tree: RealTree) -> None:
     """With `reuse-port`: 21 times here, while clients come all the time."""
     port = real_tree.port()
@@ -121,6 +140,30 @@ def test_it_is_asked_before_any_client_reaches_it(real_tree: RealTree) -> None:
         came = real_tree.log_of(name).split()
         first = len(came) - came[::-1].index("GET")
         assert came[first - 21 : first] == ["GET"] * 21, came
+    running.stop()
+
+
+@pytest.mark.parametrize("reuse_port", [False, True], ids=["shared", "reuse-port"])
+def test_the_next_supervisor_asks_anew(real_tree: RealTree, reuse_port: bool) -> None:
+    """The first one is killed while its question waits in the queue of an instance that does not serve yet."""
+    port, gate = real_tree.port(), real_tree.port()
+    keys = {"readiness": f"!Http {{port: {port}}}"}
+    sockets = {str(port): {"fd": 3, "host": "127.0.0.1", "reuse-port": reuse_port}}
+    sockets |= {str(gate): {"fd": 4, "host": "127.0.0.1"}}
+    real_tree.sandbox("shop")
+    real_tree.image("v1", f"import socket\nsocket.socket(fileno=4).accept()\n{GOOD}", tcp_ports=sockets, **keys)
+    real_tree.processes("shop", {"web": real_tree.entry("v1")})
+    first = real_tree.tree()
+    until(lambda: queued(port), "the question waits")
+    before = first.pids()
+    first.kill()
+    running = real_tree.tree()
+    until(lambda: queued(port) > 1, "the next one's waits, too")
+    assert running.states() == {"shop/web.0": "starting"}
+    with socket.create_connection(("127.0.0.1", gate), timeout=PATIENCE):
+        running.until_phases("shop/web")
+    assert running.pids() == before
+    assert request(port) == "v1 shop/web.0"
     running.stop()
 
 
