@@ -13,6 +13,7 @@ from .approach import Way
 from .page import Page
 
 SOON, SELDOM = 0.005, 0.5  # seconds between two looks: a tenth of the start's age so far, within these
+OFTEN = 0.05  # seconds at most between two rounds of questions that others are faster to take
 THOROUGH = 4  # every so many looks one for connections too, which is dearer
 UNCLEAR = 1.0  # seconds without a break after which what cannot be seen counts as ready
 
@@ -74,7 +75,8 @@ class Watch:
 
     def _again(self) -> None:
         now = time.monotonic()
-        pause = min(max(SOON, (now - self._began) / 10), SELDOM)
+        most = OFTEN if self._page and self._page.outrun else SELDOM
+        pause = min(max(SOON, (now - self._began) / 10), most)
         self._loop.deadline(self, now + pause, self._page.ask if self._page else self._look)
 
     def _look(self) -> None:
