@@ -12,7 +12,7 @@ from real_tree import HANGS, Load
 if TYPE_CHECKING:
     from real_tree import RealTree
 
-# Like `SERVER`, and in addition it answers a GET with a status, None for not at all. It prints its version and who came.
+# Like `SERVER`; a GET it answers with a status, None for not at all. It prints its version and who came.
 PAGE = """
 import os, select, signal, socket
 listener = socket.socket(fileno=3)
