@@ -92,14 +92,14 @@ class LifeSigns:
 
     def _way(self) -> Way | None:
         """Return how to reach the instance where it is asked, if it has a socket of its own there."""
-        asked = self._group.readiness.address
-        for port in self._group.ports:
-            if asked is not None and port.kind == "tcp" and port.reuse_port and port.port == asked[1]:
-                listeners = self._listeners
-                return Way(
-                    partial(listeners.add_exception, port, self._slot), partial(listeners.remove_exception, port)
-                )
-        return None
+        asked, listeners = self._group.readiness.address, self._listeners
+        if asked is None:
+            return None
+        # Of TCP a number stands for one port: it is the key in `tcp-ports`.
+        port = next(port for port in self._group.ports if (port.kind, port.port) == ("tcp", asked[1]))
+        if not port.reuse_port:
+            return None
+        return Way(partial(listeners.add_exception, port, self._slot), partial(listeners.remove_exception, port))
 
     def _ready(self, remark: str) -> None:
         self.remark = remark

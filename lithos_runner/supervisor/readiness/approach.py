@@ -15,12 +15,11 @@ from typing import NamedTuple
 
 from ..loop import Loop
 from . import connections, proc
+from .http import Address
 
 # Seconds between two looks who has accepted: a tenth of the time since the connection was made, within these. Who
 # serves one client after the other serves nobody until the next look.
 _AT_FIRST, _SELDOM = 0.001, 0.5
-
-Address = tuple[str, int]
 
 
 class Way(NamedTuple):
