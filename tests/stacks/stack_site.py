@@ -118,8 +118,8 @@ class Service(RealTree):
         text += "readiness: listening\ndrain-timeout: 0.5\n"
         self._site.image(f"{self.stack.name}/v{version}", self.stack, text)
 
-    def start(self) -> Self:  # type: ignore[override]
-        """Make the images, and serve version 1 from three instances."""
+    def serve(self) -> Self:
+        """Make the images, and run version 1 in three instances."""
         self.sandbox("shop")
         for version in ("1", "2"):
             self._release(version)
