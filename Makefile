@@ -24,7 +24,7 @@ docs: .venv/tests ## build the documentation, warnings are errors
 
 unit: .venv/tests ## tests that need no virtual machine; they need root
 	@scripts/need bubblewrap crun vagrant vagrant-libvirt systemd
-	@scripts/need gcc libc6-dev libsystemd-dev golang-go nodejs npm nginx gettext-base
+	@scripts/need iproute2 gcc libc6-dev libsystemd-dev golang-go nodejs npm nginx gettext-base
 	$(BIN)/pytest
 
 soak: .venv/tests ## a minute of roll-outs, restarts and kills at random, under load

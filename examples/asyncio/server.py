@@ -35,12 +35,13 @@ class Server:
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer until the client closes the connection, or we say that we do."""
         while True:
-            await reader.readuntil(b"\r\n\r\n")
+            request = await reader.readuntil(b"\r\n\r\n")
             self.idle.discard(writer)
             # What takes its time to work out a page does it here.
-            writer.write(HEAD + (b"Connection: close\r\n\r\n" if self.stopping else b"\r\n") + PAGE)
+            closing = self.stopping or b"\r\nconnection: close\r\n" in request.lower()
+            writer.write(HEAD + (b"Connection: close\r\n\r\n" if closing else b"\r\n") + PAGE)
             await writer.drain()
-            if self.stopping:
+            if closing or self.stopping:
                 return
             self.idle.add(writer)
 

@@ -46,7 +46,7 @@ def service(stack: Stack, site: Site) -> Iterator[Service]:
     """The stack under one supervisor for all tests of a module, each going on with what the last one left."""
     host = Service(site, stack)
     try:
-        running = host.start().running
+        running = host.serve().running
         yield host
         running.stop()
         remains = host.remains()

@@ -18,7 +18,7 @@ from catalogue import PROJECT
 from private_namespaces import bind, in_network, mount_overlay, mount_tmpfs
 from real_host import DIRECTORY, until
 from real_tree import RealTree, RunningTree
-from stack_clients import Load
+from stack_clients import PORT, Load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,7 +108,7 @@ class Service(RealTree):
         self.stack = stack
         self.images = site.images / stack.name
         self._site = site
-        self._ports.append(80)
+        self._ports.append(PORT)
 
     def _release(self, version: str) -> None:
         text, count = re.subn(r'VERSION: "1"', f'VERSION: "{version}"', self.stack.container_file.read_text())
@@ -118,8 +118,8 @@ class Service(RealTree):
         text += "readiness: listening\ndrain-timeout: 0.5\n"
         self._site.image(f"{self.stack.name}/v{version}", self.stack, text)
 
-    def start(self) -> Self:  # type: ignore[override]
-        """Make the images, and serve version 1 from three instances."""
+    def serve(self) -> Self:
+        """Make the images, and run version 1 in three instances."""
         self.sandbox("shop")
         for version in ("1", "2"):
             self._release(version)

@@ -15,7 +15,12 @@ SHOWS = """
 import json, signal, socket
 listener = socket.socket(fileno={fd})
 option = lambda name: listener.getsockopt(socket.SOL_SOCKET, name)
-print(json.dumps([listener.getsockname(), option(socket.SO_ACCEPTCONN), option(socket.SO_REUSEADDR)]), flush=True)
+found = {{
+    "address": listener.getsockname(),
+    "listens": option(socket.SO_ACCEPTCONN),
+    "reuses": option(socket.SO_REUSEADDR),
+}}
+print(json.dumps(found), flush=True)
 signal.pause()
 """
 
@@ -35,7 +40,8 @@ def test_the_socket_is_as_the_options_say(real_host: RealHost, options: dict[str
     running = real_host.start(file)
     running.until_started()
 
-    assert real_host.printed() == [[options["host"], 80], 1, int(options["reuse-addr"])]
+    reuses = int(options["reuse-addr"])
+    assert real_host.printed() == {"address": [options["host"], 80], "listens": 1, "reuses": reuses}
     (row,) = subprocess.run(["ss", "-Hltn"], capture_output=True, text=True, check=True).stdout.splitlines()
     state, _, backlog, address, *_ = row.split()
     assert (state, backlog, address) == ("LISTEN", str(options["listen-backlog"]), f"{options['host']}:80")

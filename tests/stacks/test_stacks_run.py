@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from catalogue import Stack
+    from real_host import Running
 
 pytestmark = pytest.mark.timeout(400)  # the first test of a stack sets it up
 NOBODY = "65534"
@@ -26,15 +27,26 @@ BATCHES = 10
 REQUESTS = 300
 
 
-@pytest.fixture(scope="module")
-def host(stack: Stack) -> Iterator[RealHost]:
-    """A host on which the stack serves for all tests of this module."""
-    host = RealHost()
-    host._ports.append(PORT)
-    try:
-        running = host.start(stack.container_file)
+class OneFile(RealHost):
+    """A host on which a container file of examples/ serves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ports.append(PORT)
+
+    def serve(self, file: Path) -> Running:
+        running = self.start(file)
         running.until_started()
         running.until_state("ready")
+        return running
+
+
+@pytest.fixture(scope="module")
+def host(stack: Stack) -> Iterator[OneFile]:
+    """The stack serves for all tests of this module."""
+    host = OneFile()
+    try:
+        running = host.serve(stack.container_file)
         yield host
         running.stop()
         remains = host.remains()
@@ -55,7 +67,7 @@ def test_all_instances_answer(stack: Stack) -> None:
     assert {"1"} == {one.version for one in answers}
 
 
-def test_nobody_serves(host: RealHost) -> None:
+def test_nobody_serves(host: OneFile) -> None:
     for instance in host.ps():
         found = processes(Path(cgroup.find().mount, instance["cgroup"]))
         assert instance["pid"] in found
@@ -65,7 +77,7 @@ def test_nobody_serves(host: RealHost) -> None:
             assert users == [NOBODY] * 4, (instance["name"], pid)
 
 
-def test_each_instance_has_its_own_cgroup_and_limit(host: RealHost, stack: Stack) -> None:
+def test_each_instance_has_its_own_cgroup_and_limit(host: OneFile, stack: Stack) -> None:
     limit = load_container(str(stack.container_file), {}).memory_limit
     instances = host.ps()
     assert len({one["cgroup"] for one in instances}) == 3
@@ -75,7 +87,7 @@ def test_each_instance_has_its_own_cgroup_and_limit(host: RealHost, stack: Stack
             assert one["memory"]["max"] == limit, one
 
 
-def test_metrics_have_the_memory_of_each(host: RealHost, stack: Stack) -> None:
+def test_metrics_have_the_memory_of_each(host: OneFile, stack: Stack) -> None:
     families = text_string_to_metric_families(host.lithos("metrics").stdout)
     memory = {
         (sample.labels["process"], sample.labels["index"]): sample.value

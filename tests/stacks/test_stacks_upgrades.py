@@ -6,6 +6,7 @@ import math
 import os
 import signal
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,14 +30,15 @@ REQUESTS = 800
 DEVIATIONS = 8  # of a fair spread's standard deviation; a fair spread is outside once in 10^15 runs
 
 
+def is_seen(group: Path, wait: listening.Wait) -> bool:
+    """Whether the supervisor can see this of an instance's listening socket."""
+    return wait in listening.look(processes(group), listener_inodes()).waits.values()
+
+
 def test_it_is_seen_to_wait_for_connections(service: Service, stack: Stack) -> None:
-    """Which is how it got ready: its images say `readiness: listening`."""
-    for path in service.groups():
-
-        def seen(path: Path = path) -> bool:
-            return stack.readiness in listening.look(processes(path), listener_inodes()).waits.values()
-
-        until(seen, f"{path.name} is {stack.readiness.value}")
+    """Which is how it got ready, as its images say `readiness: listening`; what cannot be seen is said."""
+    for group in service.groups():
+        until(partial(is_seen, group, stack.readiness), f"{group.name} is {stack.readiness.value}")
     if stack.readiness is listening.Wait.UNCLEAR:
         service.running.until_said("it cannot be seen whether it waits for connections")
 
