@@ -128,8 +128,11 @@ int main(void)
 
     sd_notify(0, "READY=1");
     while (!stopping) {
-        if (ppoll(&waiting, 1, NULL, &before) < 0)
-            continue;
+        if (ppoll(&waiting, 1, NULL, &before) < 0) {
+            if (errno == EINTR)
+                continue;
+            err(EXIT_FAILURE, "ppoll");
+        }
         int client = accept4(waiting.fd, NULL, NULL, SOCK_CLOEXEC);
         if (client >= 0)
             begin(client);

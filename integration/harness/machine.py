@@ -57,7 +57,9 @@ def run_job(image: Path, job: Job, deadline: int) -> int:
         payload, result = Path(folder, "payload.tar"), Path(folder, "result.tar")
         with step("building the project's wheel"):
             wheel = build_wheel(Path(folder), image / "wheels")
-        pack(payload, wheel, job.script)
+        programs = Path(folder, "programs")
+        run(str(PROJECT / "integration/greedy/build"), str(programs))
+        pack(payload, wheel, programs, job.script)
         result.touch()
         os.truncate(result, RESULT_DISK_SIZE)
         with step(f"running the VM with {accelerator()}"):
@@ -87,13 +89,14 @@ def copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def pack(payload: Path, wheel: Path, script: str) -> None:
+def pack(payload: Path, wheel: Path, programs: Path, script: str) -> None:
     """Write the tar archive that is the VM's second disk."""
     command = payload.with_name("command")
     command.write_text(script)
     with tarfile.open(payload, "w") as archive:
         archive.add(command, "command")
         archive.add(wheel, f"dist/{wheel.name}")
+        archive.add(programs, programs.name)
         for name in PAYLOAD:
             archive.add(PROJECT / name, name, filter=without_bytecode)
 
