@@ -13,6 +13,7 @@ import yaml
 from clients import Clients, page
 from real_host import RealHost
 
+pytestmark = pytest.mark.timeout(300)  # four starts of Node, which takes seconds for one on an emulated machine
 PAYLOAD = Path(__file__).parents[1]
 SRV = Path("/srv")
 PORT = 80
@@ -35,15 +36,18 @@ STACKS = (
 
 
 def container_file(host: RealHost, stack: Greedy) -> Path:
-    """Put the example where its README says, and write its container file with the greedy command."""
+    """Put the example where its README says, and write its container file for a greedy one on a slow machine."""
     folder = SRV / stack.example
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(PAYLOAD / "examples" / stack.example, folder)
     shutil.copy(PAYLOAD / stack.file, folder)
     document = yaml.safe_load((folder / f"{stack.example}.yaml").read_text())
-    arguments = [*stack.arguments, *document.get("arguments", ())]
-    executable = stack.executable or document["executable"]
-    return host.container(**{**document, "executable": executable, "arguments": arguments})
+    keys = {
+        "executable": stack.executable or document["executable"],
+        "arguments": [*stack.arguments, *document.get("arguments", ())],
+        "readiness-timeout": 120,
+    }
+    return host.container(**document | keys)
 
 
 @pytest.mark.parametrize("stack", STACKS, ids=lambda stack: stack.example)

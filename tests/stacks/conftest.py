@@ -1,16 +1,16 @@
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 from catalogue import STACKS, Stack
 from private_namespaces import private_namespaces
-from real_host import real_host
+from real_host import PATIENCE, real_host
 from stack_site import Service, Site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
 
 __all__ = ["real_host"]
 
@@ -41,10 +41,9 @@ def stack(request: pytest.FixtureRequest, site: Site) -> Stack:
     return chosen
 
 
-@pytest.fixture(scope="module")
-def service(stack: Stack, site: Site) -> Iterator[Service]:
-    """The stack under one supervisor for all tests of a module, each going on with what the last one left."""
-    host = Service(site, stack)
+@contextmanager
+def served(host: Service) -> Iterator[Service]:
+    """It serves as long as the context lasts, and leaves nothing."""
     try:
         running = host.serve().running
         yield host
@@ -53,3 +52,20 @@ def service(stack: Stack, site: Site) -> Iterator[Service]:
         assert not remains, remains
     finally:
         host.close()
+
+
+@pytest.fixture(scope="module")
+def service(stack: Stack, site: Site) -> Iterator[Service]:
+    """The stack under one supervisor for all tests of a module, each going on with what the last one left.
+
+    Connections that are kept are not waited for: they last as long as a test, so they are for the application to end.
+    """
+    with served(Service(site, stack, readiness="listening", drain_timeout=0.5)) as host:
+        yield host
+
+
+@pytest.fixture
+def patient_service(stack: Stack, site: Site) -> Iterator[Service]:
+    """The stack under a supervisor that gives it all the time it needs."""
+    with served(Service(site, stack, drain_timeout=PATIENCE, kill_timeout=PATIENCE)) as host:
+        yield host

@@ -18,7 +18,9 @@ from catalogue import PROJECT
 from private_namespaces import bind, in_network, mount_overlay, mount_tmpfs
 from real_host import DIRECTORY, until
 from real_tree import RealTree, RunningTree
-from stack_clients import PORT, Load
+from stack_clients import PORT, Load, listener_inodes
+
+from lithos_runner.supervisor.readiness import listening
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,11 +102,28 @@ def processes(group: Path) -> list[int]:
     return [int(pid) for pid in (group / "cgroup.procs").read_text().split()]
 
 
-class Service(RealTree):
-    """`shop/web` of `lithos tree`: a stack as image `v1` and, with another VERSION, as `v2`."""
+def is_seen(group: Path, wait: listening.Wait) -> bool:
+    """Whether the supervisor can see this of a listening socket of an instance."""
+    return wait in listening.look(processes(group), listener_inodes()).waits.values()
 
-    def __init__(self, site: Site, stack: Stack) -> None:
+
+def with_keys(container: str, **keys: object) -> str:
+    """A container file with other values for some keys, each of which is a line of its own."""
+    for name, value in keys.items():
+        key = name.replace("_", "-")
+        container = re.sub(rf"^{key}:.*\n", "", container, flags=re.MULTILINE) + f"{key}: {value}\n"
+    return container
+
+
+class Service(RealTree):
+    """`shop/web` of `lithos tree`: a stack as image `v1` and, with another VERSION, as `v2`.
+
+    ``keys`` of its container file have other values.
+    """
+
+    def __init__(self, site: Site, stack: Stack, **keys: object) -> None:
         super().__init__()
+        self._keys = keys
         self.stack = stack
         self.images = site.images / stack.name
         self._site = site
@@ -113,10 +132,7 @@ class Service(RealTree):
     def _release(self, version: str) -> None:
         text, count = re.subn(r'VERSION: "1"', f'VERSION: "{version}"', self.stack.container_file.read_text())
         assert count == 1, f"{self.stack.container_file} has a VERSION that can be changed"
-        # A kept connection is as long as the test, so it is for the application to end it.
-        text = re.sub(r"^drain-timeout: .*\n", "", text, flags=re.MULTILINE)
-        text += "readiness: listening\ndrain-timeout: 0.5\n"
-        self._site.image(f"{self.stack.name}/v{version}", self.stack, text)
+        self._site.image(f"{self.stack.name}/v{version}", self.stack, with_keys(text, **self._keys))
 
     def serve(self) -> Self:
         """Make the images, and run version 1 in three instances."""

@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from real_host import until
-from stack_clients import ask_often, listener_inodes
-from stack_site import processes
+from stack_clients import ask_often
+from stack_site import is_seen
 
 from lithos_runner.config import load_container
-from lithos_runner.supervisor.readiness import listening
+from lithos_runner.supervisor.readiness.listening import Wait
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from catalogue import Stack
     from stack_site import Service
 
@@ -30,16 +28,11 @@ REQUESTS = 800
 DEVIATIONS = 8  # of a fair spread's standard deviation; a fair spread is outside once in 10^15 runs
 
 
-def is_seen(group: Path, wait: listening.Wait) -> bool:
-    """Whether the supervisor can see this of an instance's listening socket."""
-    return wait in listening.look(processes(group), listener_inodes()).waits.values()
-
-
 def test_it_is_seen_to_wait_for_connections(service: Service, stack: Stack) -> None:
     """Which is how it got ready, as its images say `readiness: listening`; what cannot be seen is said."""
     for group in service.groups():
         until(partial(is_seen, group, stack.readiness), f"{group.name} is {stack.readiness.value}")
-    if stack.readiness is listening.Wait.UNCLEAR:
+    if stack.readiness is Wait.UNCLEAR:
         service.running.until_said("it cannot be seen whether it waits for connections")
 
 
