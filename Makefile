@@ -23,7 +23,8 @@ docs: .venv/tests ## build the documentation, warnings are errors
 	$(BIN)/sphinx-build -W -q -b html docs docs/_build/html
 
 unit: .venv/tests ## tests that need no virtual machine; they need root
-	@scripts/need bubblewrap crun vagrant vagrant-libvirt golang-go nodejs systemd
+	@scripts/need bubblewrap crun vagrant vagrant-libvirt systemd
+	@scripts/need iproute2 gcc libc6-dev libsystemd-dev golang-go nodejs npm nginx gettext-base
 	$(BIN)/pytest
 
 soak: .venv/tests ## a minute of roll-outs, restarts and kills at random, under load

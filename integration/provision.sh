@@ -5,7 +5,7 @@ set -eu
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
 apt-get install -y -qq --no-install-recommends \
-  bubblewrap crun curl dbus iproute2 kmod procps python3 python3-venv
+  bubblewrap crun curl dbus iproute2 kmod nodejs procps python3 python3-venv
 python3 -m venv /opt/lithos
 /opt/lithos/bin/pip install --quiet --disable-pip-version-check "$@"
 ln -sf /opt/lithos/bin/lithos /usr/local/bin/lithos

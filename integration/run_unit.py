@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from real_host import until
-from tree_service import run, status
+from real_host import ask, until
+from tree_service import run
 
 if TYPE_CHECKING:
     from real_host import RealHost
@@ -35,7 +35,7 @@ class Unit:
         return int(self.show("MainPID"))
 
     def instances(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = status(self._runtime)["instances"]
+        found: list[dict[str, Any]] = ask(self._runtime / "control", "status")["instances"]
         return found
 
     def until_ready(self) -> None:

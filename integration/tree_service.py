@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import select
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from real_host import PATIENCE, children, until
+from real_host import PATIENCE, Lines, ask, children, until
 
 import cgroup
 
@@ -44,16 +40,6 @@ def run(*command: str) -> str:
     return done.stdout.strip()
 
 
-def status(runtime: Path) -> dict[str, Any]:
-    """Ask a supervisor by its control socket; `lithos ps` takes seconds on an emulated machine."""
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(PATIENCE)
-        client.connect(str(runtime / "control"))
-        client.sendall(b'{"command": "status"}\n')
-        answer: dict[str, Any] = json.loads(b"".join(iter(lambda: client.recv(65536), b"")))
-    return answer
-
-
 def make_image() -> None:
     """Take the host's interpreter by hard links: nothing is copied."""
     for name in (*_MOUNT_POINTS, "config", "usr/bin", "usr/lib"):
@@ -66,35 +52,15 @@ def make_image() -> None:
     run("cp", "--archive", "--link", "/usr/lib/python3.11", str(IMAGE / "usr/lib"))
 
 
-class Journal:
-    """What a unit, and systemd about it, says from now on; ``said`` are the lines so far."""
+class Journal(Lines):
+    """What a unit, and systemd about it, says from now on."""
 
     def __init__(self, unit: str) -> None:
         cursor = run("journalctl", "--lines=0", "--show-cursor").rpartition("-- cursor: ")[2]
         command = ["journalctl", "--quiet", "--follow", "--output=cat", f"--unit={unit}", f"--after-cursor={cursor}"]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE)
-        self._rest = b""
-        self.said: list[str] = []
-
-    def until(self, text: str) -> str:
-        """Wait for a line that holds `text`, of those not waited for yet, and return it."""
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            line = self._line(deadline)
-            assert line is not None, f"{text!r} was never said, but: {self.said}"
-            self.said.append(line)
-            if text in line:
-                return line
-
-    def _line(self, deadline: float) -> str | None:
         assert self._process.stdout is not None
-        while b"\n" not in self._rest:
-            ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, deadline - time.monotonic()))
-            if not ready:
-                return None
-            self._rest += os.read(self._process.stdout.fileno(), 65536)
-        line, _, self._rest = self._rest.partition(b"\n")
-        return line.decode()
+        super().__init__(self._process.stdout)
 
     def close(self) -> None:
         with self._process:
@@ -183,7 +149,7 @@ class TreeService:
         return int(self.show("MainPID"))
 
     def status(self) -> dict[str, Any]:
-        return status(RUNTIME)
+        return ask(RUNTIME / "control", "status")
 
     def until_settled(self) -> None:
         self.until(lambda status: {one["phase"] for one in status["services"]} <= {"settled"}, "all is settled")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -14,31 +13,25 @@ from contextlib import ExitStack
 # It is the supervisor that starts instances, and to copy a larger process takes longer: be as large, and no larger.
 import lithos_runner.supervisor.supervisor  # noqa: F401
 
+from .. import program
+from ..program import Failed
 from .contenders import all_contenders
-from .race import WARM_UP, Clock, Contender, Failed, race
+from .race import WARM_UP, Clock, Contender, race
 from .results import document, exited, table, verdicts
-from .stage import Stage, stage
-
-
-def main() -> int:
-    """Return the exit status: 0, 1 (it failed or a budget is missed), 2 (bad usage)."""
-    options = _parse()
-    # Ended by a signal we still take down what we made.
-    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
-    try:
-        if os.geteuid() != 0:
-            raise Failed("instances need root: run as root")
-        return _run(options)
-    except (Failed, OSError) as error:
-        print(f"benchmarks.launch: {error}", file=sys.stderr)
-        return 1
+from .stage import stage
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.launch", description=__doc__)
-    parser.add_argument("--rounds", type=_positive, default=100, metavar="N", help="starts of each (default: 100)")
     parser.add_argument(
-        "--seconds", type=_positive, default=300, metavar="S", help="begin no round after that time (default: 300)"
+        "--rounds", type=program.positive, default=100, metavar="N", help="starts of each (default: 100)"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=program.positive,
+        default=300,
+        metavar="S",
+        help="begin no round after that time (default: 300)",
     )
     parser.add_argument("--only", metavar="NAME,...", help="contenders to run (default: all that this host has)")
     parser.add_argument("--json", metavar="FILE", help="write all results there")
@@ -47,18 +40,11 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number <= 0:
-        raise ValueError
-    return number
-
-
 def _run(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         place = stack.enter_context(stage())
         contenders = _chosen(all_contenders(place, stack), options.only)
-        host = _host(place)
+        host = {**program.host(), "rss_mb": round(_rss() / 1e6, 1), "memory_limit": place.memory}
         print(_introduction(host, options.rounds), flush=True)
         clock = Clock(time.monotonic, time.monotonic() + options.seconds)
         timings = race(contenders, options.rounds, clock, lambda done: _progress(done, options.rounds))
@@ -67,11 +53,11 @@ def _run(options: argparse.Namespace) -> int:
     for verdict in judged:
         print(verdict.sentence())
     if options.json:
-        _write(options.json, json.dumps(document(timings, host), indent=1) + "\n")
+        program.write(options.json, json.dumps(document(timings, host), indent=1) + "\n")
     if options.plot:
         from .plot import svg  # only now: with `html` it would have made every start slower
 
-        _write(options.plot, svg(timings, f"start to exited /bin/true, {host['kernel']}"))
+        program.write(options.plot, svg(timings, f"start to exited /bin/true, {host['kernel']}"))
     return int(options.check and not (judged and all(verdict.met for verdict in judged)))
 
 
@@ -85,18 +71,6 @@ def _chosen(contenders: Sequence[Contender], only: str | None) -> list[Contender
     return [contender for contender in contenders if contender.name in wanted]
 
 
-def _host(place: Stage) -> dict[str, object]:
-    name = os.uname()
-    return {
-        "kernel": f"Linux {name.release} {name.machine}",
-        "cpus": len(os.sched_getaffinity(0)),
-        "load": os.getloadavg()[0],
-        "python": sys.version.split()[0],
-        "rss_mb": round(_rss() / 1e6, 1),
-        "memory_limit": place.memory,
-    }
-
-
 def _rss() -> int:
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
@@ -106,7 +80,7 @@ def _introduction(host: dict[str, object], rounds: int) -> str:
     limit = host["memory_limit"]
     limited = f"limited to {limit} bytes" if limit else "without a limit (no memory controller on cgroup v2 here)"
     return (
-        f"{host['kernel']}, {host['cpus']} cpus, load {host['load']:.2f}, Python {host['python']}\n"
+        f"{program.described(host)}\n"
         f"{rounds} rounds after {WARM_UP} to warm up, from a process of {host['rss_mb']} MB RSS\n"
         f"lithos and crun: the time includes making and removing a cgroup, {limited}; the others have none"
     )
@@ -119,10 +93,5 @@ def _progress(done: int, rounds: int) -> None:
         print(f"round {done} of {rounds}", file=sys.stderr, flush=True)
 
 
-def _write(path: str, text: str) -> None:
-    with open(path, "w") as file:
-        file.write(text)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.main("launch", _run, _parse()))

@@ -16,7 +16,8 @@ from lithos_runner.launch.spawn import Child, outcome
 from lithos_runner.launch.spec import LaunchSpec
 from lithos_runner.supervisor.cgroups import AVAILABLE, Tree
 
-from .race import Contender, Failed, Timing
+from ..program import Failed
+from .race import Contender, Timing
 from .results import BWRAP, CRUN, LITHOS, LITHOS_NO_INIT
 from .stage import Stage
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+from ..program import Failed
+
 WARM_UP = 5  # rounds whose times do not count: page cache, seccomp caches, the prepared mount namespace
 
 
@@ -13,10 +15,6 @@ class Timing(NamedTuple):
 
     executed: float | None
     exited: float
-
-
-class Failed(Exception):
-    """A contender did not do what is measured; the message is a whole sentence."""
 
 
 class Contender(Protocol):

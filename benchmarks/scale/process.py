@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import cgroup
 
+from ..program import Failed
 from .site import PROGRAM, Site
 
 LITHOS = (sys.executable, "-m", "lithos_runner.commands.main")
@@ -23,10 +24,6 @@ PATIENCE = 120.0  # seconds for anything
 _TICK = 1 / os.sysconf("SC_CLK_TCK")  # seconds
 _POLL = 0.05  # seconds between two looks
 _GLANCE = 0.0002  # the same for what takes milliseconds
-
-
-class Failed(Exception):
-    """Something did not come as far as what is measured; the message is a sentence."""
 
 
 class Cost(NamedTuple):

@@ -33,6 +33,7 @@ BASE = "systemd-sysv,udev,dbus,linux-image-cloud-amd64"
 DISK_SIZE = 4 << 30
 
 HOST_PROGRAMS = {
+    "go": "golang-go",
     "mkfs.ext4": "e2fsprogs",
     "mmdebstrap": "mmdebstrap",
     "qemu-system-x86_64": "qemu-system-x86",

@@ -256,6 +256,19 @@ def read_supervisor(runtime: str) -> dict[str, object] | None:
     return read_json(os.path.join(runtime, _SUPERVISOR))
 
 
+def living_owner(instance: str, path: str) -> int | None:
+    """The pid of another living supervisor whose instance of this name is in the cgroup `path`, if there is one."""
+    for runtime in registered():
+        supervisor = read_supervisor(runtime) or {}
+        pid, start = supervisor.get("pid"), supervisor.get("pid_start")
+        if not isinstance(pid, int) or not isinstance(start, int) or pid == os.getpid():
+            continue
+        record = read_json(os.path.join(runtime, _STATE, _file_name(instance))) or {}
+        if record.get("cgroup") == path and processes.is_alive(pid, start):
+            return pid
+    return None
+
+
 def read_instances(runtime: str) -> list[dict[str, object]]:
     """What was last said of each instance, by file name; whatever is no JSON object is passed over."""
     return _read_all(instance_files(runtime))

@@ -10,6 +10,7 @@ there, and who needs them makes them anew.
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import signal
@@ -19,7 +20,7 @@ from contextlib import suppress
 import cgroup
 
 from ..launch import kernel
-from ..status import processes
+from ..status import processes, store
 
 SLICE = "lithos.slice"
 ENFORCE, AVAILABLE, OFF = "enforce", "available", "off"
@@ -30,6 +31,10 @@ _MEASURED = ("cpu", "io", "memory", "pids")
 _COMMAND = "cmd"
 _ATTEMPTS = 10  # to go down a path from which others that end remove their groups
 _MOST_KILLS = 64
+
+
+class Taken(cgroup.CgroupError):
+    """The group of an instance is that of another supervisor's instance, which lives."""
 
 
 class Tree:
@@ -191,7 +196,7 @@ class Tree:
             try:
                 return parent.create(instance)
             except FileExistsError:
-                _clear(parent, instance)
+                self._clear(sandbox, instance)
             except FileNotFoundError:  # somebody else who used the sandbox has ended, and removed its group
                 self.prepare(sandbox, self._limits[sandbox])
         return self._sandboxes[sandbox].create(instance)
@@ -228,10 +233,23 @@ class Tree:
         Raises cgroup.CgroupError.
         """
         try:
-            _clear(self._sandboxes[sandbox], instance)
+            self._clear(sandbox, instance)
         except FileNotFoundError:
             return False
         return True
+
+    def _clear(self, sandbox: str, instance: str) -> None:
+        """Kill and remove what nobody supervises any more."""
+        path = self.path(sandbox, instance)
+        owner = store.living_owner(f"{sandbox}/{instance}", path)
+        if owner is not None:
+            raise Taken(
+                errno.EBUSY,
+                f"cannot have the cgroup {path}: an instance of the supervisor with pid {owner} is in there, "
+                "give one of the two another cgroup-name in its master file, or the process another name",
+                path,
+            )
+        _clear(self._sandboxes[sandbox], instance)
 
     def close(self) -> None:
         """Remove the groups above the instances that nobody else uses."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from functools import partial
 
 from ..plan.instance import Event, State
 from .desired import Group
 from .listeners import Listeners
 from .loop import Loop
 from .readiness import connections, notifications
+from .readiness.approach import Way
 from .readiness.watch import Watch
 
 _DRAIN_LOOK = 0.05  # seconds between two looks at the connections of an instance that drains
@@ -58,7 +60,9 @@ class LifeSigns:
         """Look for what comes next in this state, and for nothing else."""
         looking = state is State.STARTING and executed
         if looking and self._watch is None:
-            self._watch = Watch(self._group.readiness, self._loop, self._pids, self._sockets(), self._ready)
+            self._watch = Watch(
+                self._group.readiness, self._loop, self._pids, self._sockets(), self._ready, self._way()
+            )
         elif not looking:
             self._look_no_more()
         if state is State.DRAINING:
@@ -85,6 +89,17 @@ class LifeSigns:
             for inode in self._listeners.inodes([port], self._slot):
                 found[inode] = port.port if port.kind == "tcp" else None
         return found
+
+    def _way(self) -> Way | None:
+        """Return how to reach the instance where it is asked, if it has a socket of its own there."""
+        asked, listeners = self._group.readiness.address, self._listeners
+        if asked is None:
+            return None
+        # Of TCP a number stands for one port: it is the key in `tcp-ports`.
+        port = next(port for port in self._group.ports if (port.kind, port.port) == ("tcp", asked[1]))
+        if not port.reuse_port:
+            return None
+        return Way(partial(listeners.add_exception, port, self._slot), partial(listeners.remove_exception, port))
 
     def _ready(self, remark: str) -> None:
         self.remark = remark

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.launch import plot, results
-from benchmarks.launch.race import WARM_UP, Clock, Failed, Timing, race
+from benchmarks.launch.race import WARM_UP, Clock, Timing, race
+from benchmarks.program import Failed
 
 SECONDS = st.lists(st.floats(min_value=1e-4, max_value=10), min_size=1, max_size=200)
 

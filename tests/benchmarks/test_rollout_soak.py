@@ -59,10 +59,13 @@ def test_when_nobody_is_killed_one_thing_may_come_of_a_step(action: Action) -> N
 
 
 @pytest.mark.parametrize("action", Action)
-def test_a_new_version_whose_instance_is_killed_may_be_rolled_back(action: Action) -> None:
+def test_a_command_may_fail_when_an_instance_that_it_has_started_is_killed(action: Action) -> None:
     usual, *others = step(action, Victim.INSTANCE).expected(GOAL)
     assert usual == USUAL[action]
-    assert others == ([Expected(1, GOAL)] if action in (Action.GOOD, Action.SLOW, Action.RESTART) else [])
+    assert others == {
+        **{rolled: [Expected(1, GOAL)] for rolled in (Action.GOOD, Action.SLOW, Action.RESTART)},
+        Action.SCALE: [Expected(1, Goal("v1", 2))],
+    }.get(action, [])
 
 
 @pytest.mark.parametrize("action", Action)

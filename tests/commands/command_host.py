@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from real_host import LITHOS, PATIENCE, until
+from real_host import LITHOS, PATIENCE, leaving_nothing, until
 from real_tree import USER, RealTree, RunningTree, dashed, yaml_of
 
 if TYPE_CHECKING:
@@ -214,11 +214,4 @@ def until_ended(pids: list[int]) -> None:
 
 @pytest.fixture
 def shop() -> Iterator[CommandHost]:
-    """A host for one test, which has to leave nothing."""
-    host = CommandHost()
-    try:
-        yield host
-        remains = host.remains()
-        assert not remains, remains
-    finally:
-        host.close()
+    yield from leaving_nothing(CommandHost())

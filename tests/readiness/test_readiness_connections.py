@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -125,3 +126,58 @@ def test_a_kernel_that_cannot_list_them_says_what_it_lacks(monkeypatch: pytest.M
     ) as error:
         count(1)
     assert error.value.errno == errno.ENOENT
+
+
+# Who has accepted
+
+
+def inode(end: socket.socket) -> int:
+    return os.fstat(end.fileno()).st_ino
+
+
+def test_the_other_end_is_found_by_both_addresses(pair: Pair) -> None:
+    _, connect = pair
+    ends = [connect() for _ in range(3)]
+    for client, server in ends:
+        assert connections.accepted_as(client) == inode(server)
+        assert connections.accepted_as(server) == inode(client)
+    client, server = ends[0]
+    server.shutdown(socket.SHUT_WR)
+    assert connections.accepted_as(client) == inode(server), "it has said all, and is there still"
+    server.close()
+    assert connections.accepted_as(client) is None
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_before_somebody_accepts_it_is_nobodys(host: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as listener, socket.socket(family) as client:
+        assert connections.accepted_as(client) == 0, "there is none"
+        client.connect(listener.getsockname())
+        assert connections.accepted_as(client) == 0, "it is in the queue"
+
+
+def test_when_the_other_end_has_been_forgotten_it_is_closed() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as client:
+        server, _ = listener.accept()
+        server.setsockopt(socket.IPPROTO_TCP, socket.TCP_LINGER2, 1)  # seconds, instead of tcp_fin_timeout's 60
+        server.close()
+        client_port = f":{client.getsockname()[1]:04X} "
+        until(lambda: Path("/proc/net/tcp").read_text().count(client_port) == 1, "only our end is left")
+        assert connections.accepted_as(client) is None, "the kernel tells of the listener"
+        listener.close()
+        assert connections.accepted_as(client) is None, "the kernel tells of nothing"
+
+
+def test_a_listener_for_both_families_has_accepted_it() -> None:
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as listener:
+        for host in ("127.0.0.1", "::1"):
+            with socket.create_connection((host, listener.getsockname()[1])) as client, listener.accept()[0] as server:
+                assert connections.accepted_as(client) == inode(server)
+
+
+def test_of_inodes_those_are_found_that_processes_hold(pair: Pair) -> None:
+    _, connect = pair
+    client, server = connect()
+    assert connections.held([os.getpid()], {inode(client), inode(server), 1}) == {inode(client), inode(server)}
+    assert connections.held([os.getppid()], {inode(server)}) == set()

@@ -14,7 +14,7 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
@@ -75,51 +75,76 @@ def request(port: int, text: bytes = b"?") -> str:
         return b"".join(iter(lambda: client.recv(4096), b"")).decode()
 
 
+class Lines:
+    """What a process writes to a pipe; ``said`` are the lines so far."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.said: list[str] = []
+        self._stream = stream
+        self._rest = b""
+
+    def until(self, text: str) -> str:
+        """Wait for a line that holds `text`, of those not waited for yet, and return it."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            line = self.next(deadline)
+            assert line is not None, f"{text!r} was never said, but: {self.said}"
+            if text in line:
+                return line
+
+    def next(self, deadline: float) -> str | None:
+        """Wait for the next line; None at the end of all, or when the time is over."""
+        while b"\n" not in self._rest:
+            ready, _, _ = select.select([self._stream], [], [], max(0.0, deadline - time.monotonic()))
+            more = os.read(self._stream.fileno(), 65536) if ready else b""
+            if not more:
+                return None
+            self._rest += more
+        line, _, self._rest = self._rest.partition(b"\n")
+        self.said.append(line.decode())
+        return self.said[-1]
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def ask(control: Path, command: str, **arguments: Any) -> dict[str, Any]:
+    """Send one request to a supervisor's control socket."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(PATIENCE)
+        client.connect(str(control))
+        client.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
+        answer: dict[str, Any] = json.loads(b"".join(iter(lambda: client.recv(65536), b"")))
+    return answer
+
+
 class Running:
     """A supervisor that was started; ``said`` are its sentences so far, ``runtime`` is its directory."""
 
     def __init__(self, name: str, runtime: Path, process: subprocess.Popen[bytes]) -> None:
+        assert process.stderr is not None
         self.name = name
         self.process = process
-        self.said: list[str] = []
+        self.lines = Lines(process.stderr)
         self.runtime = runtime
         self.control = runtime / "control"
         self.state = runtime / "state"
-        self._rest = b""
 
     @property
     def pid(self) -> int:
         return self.process.pid
 
+    @property
+    def said(self) -> list[str]:
+        return self.lines.said
+
     def until_said(self, text: str) -> str:
         """Wait for a sentence that holds `text`, of those not waited for yet, and return it."""
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            line = self._line(deadline)
-            assert line is not None, f"{text!r} was never said, but: {self.said}"
-            self.said.append(line)
-            if text in line:
-                return line
-
-    def _line(self, deadline: float) -> str | None:
-        assert self.process.stderr is not None
-        while b"\n" not in self._rest:
-            ready, _, _ = select.select([self.process.stderr], [], [], max(0.0, deadline - time.monotonic()))
-            more = os.read(self.process.stderr.fileno(), 65536) if ready else b""
-            if not more:
-                return None
-            self._rest += more
-        line, _, self._rest = self._rest.partition(b"\n")
-        return line.decode()
+        return self.lines.until(text)
 
     def ask(self, command: str, **arguments: Any) -> dict[str, Any]:
         """Send one request to the control socket."""
-        with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(PATIENCE)
-            client.connect(str(self.control))
-            client.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
-            answer: dict[str, Any] = json.loads(b"".join(iter(lambda: client.recv(65536), b"")))
-        return answer
+        return ask(self.control, command, **arguments)
 
     def instances(self) -> list[dict[str, Any]]:
         """What the supervisor says of its instances; each `pid` is that of the first process."""
@@ -150,12 +175,11 @@ class Running:
 
     def end(self) -> tuple[int, list[str]]:
         """Wait for the end; return the exit code and all that was said."""
-        assert self.process.stderr is not None
         deadline = time.monotonic() + PATIENCE
-        while (line := self._line(deadline)) is not None:
-            self.said.append(line)
+        while self.lines.next(deadline) is not None:
+            pass
         code = self.process.wait(PATIENCE)
-        self.process.stderr.close()
+        self.lines.close()
         return code, self.said
 
     def stop(self, number: int = signal.SIGTERM) -> list[str]:
@@ -276,8 +300,7 @@ class RealHost:
             if running.process.poll() is None:
                 running.process.kill()
                 running.process.wait()
-            if running.process.stderr is not None:
-                running.process.stderr.close()
+            running.lines.close()
         for path in self.groups():
             with cgroup.Group.open(str(path)) as group:
                 group.kill()
@@ -303,13 +326,19 @@ def queued(port: int) -> int:
     )
 
 
-@pytest.fixture
-def real_host() -> Iterator[RealHost]:
-    """A host for one test, which has to leave nothing."""
-    host = RealHost()
+H = TypeVar("H", bound=RealHost)
+
+
+def leaving_nothing(host: H) -> Iterator[H]:
+    """Give a host to one test, which has to leave nothing."""
     try:
         yield host
         remains = host.remains()
         assert not remains, remains
     finally:
         host.close()
+
+
+@pytest.fixture
+def real_host() -> Iterator[RealHost]:
+    yield from leaving_nothing(RealHost())

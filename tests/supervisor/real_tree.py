@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
-from real_host import LITHOS, PATIENCE, PYTHON, RealHost, Running, request, until
+from real_host import LITHOS, PATIENCE, PYTHON, RealHost, Running, leaving_nothing, request, until
 
 import cgroup
 
@@ -231,11 +231,13 @@ class RealTree(RealHost):
 
     # The supervisor.
 
-    def tree(self, *options: str, command: tuple[str, ...] = LITHOS, **popen: Any) -> RunningTree:
-        """Start `lithos tree`."""
+    def tree(
+        self, *options: str, runtime: str = "tree", command: tuple[str, ...] = LITHOS, **popen: Any
+    ) -> RunningTree:
+        """Start `lithos tree`; ``runtime`` is the name of the directory that the master file says."""
         arguments = ("tree", "-C", str(self.master_file), "--limits", "available", *options)
         process = subprocess.Popen([*command, *arguments], stderr=subprocess.PIPE, env=self.environ, **popen)
-        running = RunningTree("tree", self.runtime / "tree", process)
+        running = RunningTree("tree", self.runtime / runtime, process)
         self._running.append(running)
         return running
 
@@ -308,11 +310,4 @@ class Load:
 
 @pytest.fixture
 def real_tree() -> Iterator[RealTree]:
-    """A host for one test, which has to leave nothing."""
-    host = RealTree()
-    try:
-        yield host
-        remains = host.remains()
-        assert not remains, remains
-    finally:
-        host.close()
+    yield from leaving_nothing(RealTree())

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SLOTS = [f"run/web.{index}" for index in range(4)]
-Killed = "Callable[[list[Port], list[str], list[str]], dict[str, int]]"
+Killed = "Callable[..., dict[str, int]]"
 
 
 def _instance(descriptors: dict[int, int]) -> int:
@@ -46,27 +46,33 @@ def _instance(descriptors: dict[int, int]) -> int:
     os._exit(0)
 
 
-def _supervise(ports: list[Port], slots: list[str], rotation: list[str], report: int) -> None:
+def _supervise(
+    ports: list[Port], slots: list[str], rotation: list[str], exceptions: dict[str, tuple[str, int]], report: int
+) -> None:
     opened = Opened()
     opened.open(*ports)
     pids = {slot: _instance(opened.listeners.descriptors(ports, slot)) for slot in slots}
     for slot in rotation:
         opened.listeners.enter_rotation(ports, slot)
+    for slot, source in exceptions.items():
+        opened.listeners.add_exception(ports[0], slot, source)
     os.write(report, json.dumps(pids).encode() + b"\n")
     signal.pause()
 
 
 @pytest.fixture
-def killed() -> Iterator[Callable[[list[Port], list[str], list[str]], dict[str, int]]]:
-    """Let a supervisor open ports and start instances, and kill it; returns a pidfd for each slot."""
+def killed() -> Iterator[Callable[..., dict[str, int]]]:
+    """Let a supervisor open ports, start instances and make exceptions, and kill it; returns a pidfd for each slot."""
     with ExitStack() as stack:
 
-        def run(ports: list[Port], slots: list[str], rotation: list[str]) -> dict[str, int]:
+        def run(
+            ports: list[Port], slots: list[str], rotation: list[str], **exceptions: tuple[str, int]
+        ) -> dict[str, int]:
             reader, writer = os.pipe()
             supervisor = os.fork()
             if supervisor == 0:
                 try:
-                    _supervise(ports, slots, rotation, writer)
+                    _supervise(ports, slots, rotation, exceptions, writer)
                 finally:
                     os._exit(1)
             os.close(writer)
@@ -154,6 +160,28 @@ def test_slots_are_adopted_with_their_queues_and_their_rotation(opened: Opened, 
         for _ in range(10):
             clients.enter_context(connect(port))
         assert opened.listeners.queued([port], SLOTS[3]) == 10
+
+
+@pytest.mark.parametrize("asks", [False, True])
+def test_an_exception_ends_with_the_first_thing_that_the_next_supervisor_steers(
+    opened: Opened, killed: Killed, asks: bool
+) -> None:
+    """Killed in the middle of a question; its successor has an instance that serves, or one that it asks anew."""
+    port = entry(free_port(), reuse_port=True)
+    with socket.socket() as before, socket.socket() as after:
+        before.bind(("127.0.0.1", 0))
+        after.bind(("127.0.0.1", 0))
+        exceptions = {SLOTS[1]: before.getsockname(), SLOTS[2]: after.getsockname()}
+        survivors = killed([port], SLOTS[:3], SLOTS[:1], **exceptions)
+        before.connect((port.host, port.port))
+        adopt(opened, [port], survivors)
+        assert opened.listeners.queued([port], SLOTS[1]) == 1
+        if asks:
+            opened.listeners.add_exception(port, SLOTS[2], before.getsockname())
+        else:
+            opened.listeners.enter_rotation([port], SLOTS[0])
+        after.connect((port.host, port.port))
+        assert [opened.listeners.queued([port], slot) for slot in SLOTS[:3]] == [1, 1, 0]
 
 
 def test_the_queue_of_a_slot_without_a_survivor_is_given_to_the_others(opened: Opened, killed: Killed) -> None:

@@ -299,3 +299,29 @@ signal.pause()
     running = real_tree.tree().until_serving()
     running.until_state("ready")
     running.stop()
+
+
+def test_two_supervisors_never_take_each_others_instances(real_tree: RealTree) -> None:
+    real_tree.sandbox("shop")
+    real_tree.sleeper("v1", readiness="alive")
+    real_tree.processes("shop", {"web": real_tree.entry("v1", 2)})
+    first = real_tree.tree().until_serving()
+    before = first.pids()
+    # A master file that was copied: other directories, the same group for all instances.
+    real_tree.master(runtime_dir=str(real_tree.runtime / "copy"))
+    second = real_tree.tree(runtime="copy")
+    for index in range(2):
+        second.until_said(f"shop/web.{index}: cannot have the cgroup ")
+    assert f"supervisor with pid {first.pid} is in there" in second.said[-1]
+    assert first.pids() == before
+    assert set(first.states().values()) == {"ready"}
+    second.stop()
+    assert first.pids() == before
+    # When the first has ended, there is no one to spare.
+    first.kill()
+    third = real_tree.tree(runtime="copy")
+    third.until_said("ended what an earlier supervisor has left of it")
+    third.until_serving()
+    third.stop()
+    real_tree.master()
+    real_tree.tree().until_serving().stop()  # which removes the files that the first one has left

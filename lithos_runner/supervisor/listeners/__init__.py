@@ -87,6 +87,17 @@ class Listeners:
         for port in ports:
             self._attempt(lambda opened: opened.leave_rotation(slot), port)
 
+    def add_exception(self, port: Port, slot: str, source: tuple[str, int]) -> None:
+        """Let TCP connections from this numeric address and port reach the slot, even if it is not in rotation.
+
+        Whoever adds it has bound a socket there, so that it is for nobody else.
+        """
+        self._attempt(lambda opened: opened.add_exception(slot, source), port)
+
+    def remove_exception(self, port: Port, source: tuple[str, int]) -> None:
+        """Let connections from this source go where all others go."""
+        self._attempt(lambda opened: opened.remove_exception(source), port)
+
     def release(self, ports: Iterable[Port], slot: str) -> None:
         """Close the slot's own sockets: it is gone for good. What waits there goes to the slots in rotation.
 

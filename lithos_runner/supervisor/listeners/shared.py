@@ -40,6 +40,12 @@ class Shared:
     def leave_rotation(self, slot: str) -> None:
         """Nothing to steer."""
 
+    def add_exception(self, slot: str, source: tuple[str, int]) -> None:
+        """Nothing to steer."""
+
+    def remove_exception(self, source: tuple[str, int]) -> None:
+        """Nothing to steer."""
+
     def queued(self, slot: str) -> int:
         """Return 0: what waits belongs to all slots."""
         return 0

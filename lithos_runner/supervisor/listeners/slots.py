@@ -21,7 +21,7 @@ from ..desired import Port
 from . import sockets
 from .endpoint import Endpoint, Surroundings
 from .sockets import ListenFailed
-from .steering import Steering
+from .steering import Exceptions, Steering
 
 NOBODY = ""  # the slot of a socket that no instance has
 _TCP_INFO_SIZE, _UNACKED = 104, slice(24, 28)  # of a listening socket: its accept queue; struct tcp_info of linux/tcp.h
@@ -89,6 +89,7 @@ class Slots:
         self.port = port
         self._around = around
         self._steering = steering
+        self._exceptions: Exceptions | None = None
         self._members: dict[str, Member] = {}
         self._rotation: list[str] = []
         self._last = NOBODY  # who left the rotation last
@@ -163,9 +164,34 @@ class Slots:
             return
         try:
             chosen[0].rejoin()  # only a listening socket carries the program to the others
-            self._steering.steer(chosen[0].socket, [member.position for member in chosen])
+            self._steering.steer(chosen[0].socket, [member.position for member in chosen], self._exceptions)
         except OSError as error:
             raise _unsteered(self.port, error) from error
+
+    def add_exception(self, slot: str, source: tuple[str, int]) -> None:
+        """Let connections from this address and port reach the slot, in rotation or not. Raises ListenFailed."""
+        self.of(slot)
+        try:
+            exceptions = self._exceptions or self._begin_exceptions()
+            exceptions.add(source, self._members[slot].position)
+        except OSError as error:
+            raise _unsteered(self.port, error) from error
+
+    def _begin_exceptions(self) -> Exceptions:
+        """Steer with exceptions from now on; this also replaces a program with those of an earlier supervisor."""
+        self._exceptions = Exceptions(sockets.family(self.port))
+        try:
+            self._steer()
+        except ListenFailed:
+            self._exceptions.close()
+            self._exceptions = None
+            raise
+        return self._exceptions
+
+    def remove_exception(self, source: tuple[str, int]) -> None:
+        """Let connections from this source go where all others go."""
+        if self._exceptions is not None:
+            self._exceptions.remove(source)
 
     def queued(self, slot: str) -> int:
         """Return how many connections wait for the slot."""
@@ -212,6 +238,8 @@ class Slots:
             member.close()
         self._members.clear()
         self._steering.close()
+        if self._exceptions is not None:
+            self._exceptions.close()
 
 
 def _steering(port: Port, survivor: socket.socket | None) -> Steering:

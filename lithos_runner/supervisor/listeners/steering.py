@@ -7,6 +7,9 @@ and a queue dies with its socket. In a map of type REUSEPORT_SOCKARRAY a socket 
 map can be found and read again, and with the attach type SELECT_OR_MIGRATE (Linux 5.14) the kernel hands the queue of a
 closed socket to the others, whatever `net.ipv4.tcp_migrate_req` says.
 
+A connection from a source that is among the *exceptions* is not steered like the others but to one position, in
+rotation or not. That is how an instance is asked whether it serves, before clients reach it.
+
 See bpf(2), linux/bpf.h and Documentation/bpf/standardization/instruction-set.rst.
 """
 
@@ -26,19 +29,23 @@ POSITIONS = 2048  # sockets of one address
 _NAME = b"lithos_slots"  # at most 15 bytes
 
 # enum bpf_cmd, bpf_map_type, bpf_prog_type and bpf_attach_type of linux/bpf.h
-_MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _PROG_LOAD = 0, 1, 2, 5
+_MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _PROG_LOAD = 0, 1, 2, 3, 5
 _MAP_GET_NEXT_ID, _MAP_GET_FD_BY_ID, _OBJ_GET_INFO_BY_FD = 12, 14, 15
-_ARRAY, _REUSEPORT_SOCKARRAY = 2, 20
+_HASH, _ARRAY, _REUSEPORT_SOCKARRAY = 1, 2, 20
 _SK_REUSEPORT = 21
 _SELECT_OR_MIGRATE = 40
 _ANY, _NOEXIST = 0, 1
+_NO_PREALLOC = 1  # memory for an element when it is there
 
 SO_ATTACH_REUSEPORT_EBPF = 52  # asm-generic/socket.h
 SO_COOKIE = 57
 
 _MD_HASH = 32  # offset of struct sk_reuseport_md: a hash over both addresses and ports, with a secret of the kernel's
 _PSEUDO_MAP_FD, _PSEUDO_MAP_VALUE = 1, 2
-_SELECT_REUSEPORT = 82  # BPF_FUNC_sk_select_reuseport
+# BPF_FUNC_…
+_LOOK_UP, _LOAD_BYTES, _LOAD_BYTES_RELATIVE, _SELECT_REUSEPORT = 1, 26, 68, 82
+_FROM_NETWORK_HEADER = 1  # BPF_HDR_START_NET
+_SOURCE_AT = {4: 12, 16: 8}  # where the source address is, by its size: RFC 791 and RFC 8200
 _PASS = 1
 _LICENSE = ctypes.create_string_buffer(b"MIT")
 
@@ -48,15 +55,21 @@ def _bpf(command: int, attributes: bytes, what: str) -> tuple[int, bytes]:
     return kernel.perform(kernel.bpf(command, buffer, what)), buffer.raw
 
 
-def _create_map(kind: int, value_size: int, entries: int) -> int:
-    attributes = struct.pack("=7I16s", kind, 4, value_size, entries, 0, 0, 0, _NAME)
+def _create_map(kind: int, value_size: int, entries: int, key_size: int = 4, flags: int = 0) -> int:
+    attributes = struct.pack("=7I16s", kind, key_size, value_size, entries, flags, 0, 0, _NAME)
     return _bpf(_MAP_CREATE, attributes, "eBPF map")[0]
 
 
-def _write(map_fd: int, key: int, value: bytes, flags: int = _ANY) -> None:
-    key_buffer, value_buffer = ctypes.c_uint32(key), ctypes.create_string_buffer(value, len(value))
-    pointers = ctypes.addressof(key_buffer), ctypes.addressof(value_buffer)
-    _bpf(_MAP_UPDATE, struct.pack("=IxxxxQQQ", map_fd, *pointers, flags), f"eBPF map element {key}")
+def _write(map_fd: int, key: int | bytes, value: bytes, flags: int = _ANY) -> None:
+    plain = key if isinstance(key, bytes) else struct.pack("=I", key)
+    buffers = [ctypes.create_string_buffer(text, len(text)) for text in (plain, value)]
+    pointers = map(ctypes.addressof, buffers)
+    _bpf(_MAP_UPDATE, struct.pack("=IxxxxQQQ", map_fd, *pointers, flags), "eBPF map element")
+
+
+def _delete(map_fd: int, key: bytes) -> None:
+    buffer = ctypes.create_string_buffer(key, len(key))
+    _bpf(_MAP_DELETE, struct.pack("=IxxxxQQQ", map_fd, ctypes.addressof(buffer), 0, 0), "eBPF map element")
 
 
 def _read_all(map_fd: int) -> Iterator[tuple[int, bytes]]:
@@ -79,27 +92,72 @@ def _load_64(target: int, source: int, descriptor: int) -> bytes:
     return _instruction(0x18, target, source, 0, descriptor) + _instruction(0)
 
 
-def program(sockets: int, rotation: int, size: int) -> bytes:
+def program(sockets: int, rotation: int, size: int, exceptions: Exceptions | None = None) -> bytes:
     """Assemble: select from the map ``sockets`` the position that stands at ``hash * size >> 32`` in ``rotation``.
 
     Multiplied and shifted, a 32-bit hash becomes a number below ``size`` as evenly as with a remainder, and the
     kernel's verifier can see so. Where the selected socket is gone the kernel falls back to any socket of the group.
+    What is among the ``exceptions`` goes to the position that stands there.
     """
-    return b"".join(
+    by_hash = b"".join(
         [
-            _instruction(0x61, 2, 1, _MD_HASH),  # r2 = context->hash
+            _instruction(0x61, 2, 6, _MD_HASH),  # r2 = context->hash
             _instruction(0x27, 2, immediate=size),  # r2 *= size
             _instruction(0x77, 2, immediate=32),  # r2 >>= 32
             _instruction(0x67, 2, immediate=2),  # r2 *= 4
             _load_64(3, _PSEUDO_MAP_VALUE, rotation),
             _instruction(0x0F, 3, 2),  # r3 = &rotation[r2]
+        ]
+    )
+    return b"".join(
+        [
+            _instruction(0xBF, 6, 1),  # r6 = context; calls leave r6 alone
+            _by_source(exceptions, len(by_hash) // 8) if exceptions else b"",
+            by_hash,
+            _instruction(0xBF, 1, 6),  # r1 = context
             _load_64(2, _PSEUDO_MAP_FD, sockets),
-            _instruction(0xB7, 4, immediate=0),  # no flags; r1 is the context still
+            _instruction(0xB7, 4, immediate=0),  # no flags
             _instruction(0x85, immediate=_SELECT_REUSEPORT),
             _instruction(0xB7, 0, immediate=_PASS),
             _instruction(0x95),  # return
         ]
     )
+
+
+def _by_source(exceptions: Exceptions, skipped: int) -> bytes:
+    """Assemble: for a source with an exception let r3 point to its position, and skip so many instructions.
+
+    The loads fail where there is no packet: a connection changes over from a socket that is closed.
+    """
+    size = exceptions.address_size
+    key = -size - 4  # below the frame pointer: address, port, and two bytes of zero
+    address = [
+        _instruction(0x62, 10, offset=-4),  # *(u32 *)(frame - 4) = 0
+        _instruction(0xB7, 2, immediate=_SOURCE_AT[size]),  # r2 = offset; r1 is the context still
+        _instruction(0xBF, 3, 10),
+        _instruction(0x07, 3, immediate=key),  # r3 = frame + key
+        _instruction(0xB7, 4, immediate=size),  # r4 = size
+        _instruction(0xB7, 5, immediate=_FROM_NETWORK_HEADER),
+        _instruction(0x85, immediate=_LOAD_BYTES_RELATIVE),
+    ]
+    port = [
+        _instruction(0xBF, 1, 6),  # r1 = context
+        _instruction(0xB7, 2, immediate=0),  # r2 = offset, from the TCP header on
+        _instruction(0xBF, 3, 10),
+        _instruction(0x07, 3, immediate=-4),  # r3 = frame - 4
+        _instruction(0xB7, 4, immediate=2),  # r4 = size
+        _instruction(0x85, immediate=_LOAD_BYTES),
+    ]
+    look_up = [
+        _load_64(1, _PSEUDO_MAP_FD, exceptions.descriptor),
+        _instruction(0xBF, 2, 10),
+        _instruction(0x07, 2, immediate=key),  # r2 = frame + key
+        _instruction(0x85, immediate=_LOOK_UP),
+    ]
+    code = _instruction(0xBF, 3, 0) + _instruction(0x05, offset=skipped)  # r3 = r0, which points to the position
+    for step, fails in ((look_up, 0x15), (port, 0x55), (address, 0x55)):  # if r0 == 0, or r0 != 0, skip the rest
+        code = b"".join(step) + _instruction(fails, offset=len(code) // 8) + code
+    return code
 
 
 def _load(code: bytes) -> int:
@@ -115,6 +173,32 @@ def _load(code: bytes) -> int:
 def cookie(sock: socket.socket) -> bytes:
     """Return the number that the kernel gives to a socket once and never again."""
     return sock.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8)
+
+
+class Exceptions:
+    """Sources of TCP connections, each with the position that gets them. Its methods raise OSError."""
+
+    def __init__(self, family: socket.AddressFamily) -> None:
+        self.address_size = 16 if family == socket.AF_INET6 else 4
+        self._family = family
+        self.descriptor = _create_map(_HASH, 4, POSITIONS, self.address_size + 4, _NO_PREALLOC)
+
+    def add(self, source: tuple[str, int], position: int) -> None:
+        """Give connections from this address and port to ``position``."""
+        _write(self.descriptor, self._key(source), struct.pack("=I", position))
+
+    def remove(self, source: tuple[str, int]) -> None:
+        """Steer connections from there as all others."""
+        with suppress(FileNotFoundError):
+            _delete(self.descriptor, self._key(source))
+
+    def _key(self, source: tuple[str, int]) -> bytes:
+        host, port = source
+        return socket.inet_pton(self._family, host.partition("%")[0]) + struct.pack("!H2x", port)
+
+    def close(self) -> None:
+        """Let go of the map; it stays as long as a program uses it."""
+        os.close(self.descriptor)
 
 
 class Steering:
@@ -167,7 +251,7 @@ class Steering:
     def _put(self, position: int, member: socket.socket, flags: int) -> None:
         _write(self._sockets, position, struct.pack("=Q", member.fileno()), flags)
 
-    def steer(self, carrier: socket.socket, positions: Sequence[int]) -> None:
+    def steer(self, carrier: socket.socket, positions: Sequence[int], exceptions: Exceptions | None = None) -> None:
         """Give new connections to the sockets at ``positions`` only; ``carrier`` is any listening socket of the group.
 
         One program replaces the other at once, so that no connection meets none.
@@ -176,7 +260,7 @@ class Steering:
         rotation = _create_map(_ARRAY, len(table), 1)
         try:
             _write(rotation, 0, table)
-            loaded = _load(program(self._sockets, rotation, len(positions)))
+            loaded = _load(program(self._sockets, rotation, len(positions), exceptions))
         finally:
             os.close(rotation)  # the program holds it
         try:

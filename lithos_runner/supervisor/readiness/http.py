@@ -2,121 +2,97 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import socket
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from ..loop import READABLE, WRITABLE, Loop
 
 LONGEST = 1024  # bytes of a status line; most have 15
 GOOD = range(200, 400)
 
-Address = tuple[str, int] | str  # numeric host and port, or the path of a unix socket
+Address = tuple[str, int]  # numeric host and port
+
+
+class Request(NamedTuple):
+    """What is asked where; ``timeout`` are the seconds that the answer may take."""
+
+    address: Address
+    path: str
+    timeout: float
+
+    @property
+    def what(self) -> str:
+        """The request, for sentences."""
+        return f"GET {self.path} from {_shown(self.address)}"
+
+    def text(self) -> bytes:
+        """Return the request as it is sent."""
+        # RFC 9112: no space and no control character in the target.
+        target = "".join(chr(byte) if 0x20 < byte < 0x7F else f"%{byte:02X}" for byte in self.path.encode())
+        host = _shown(self.address)
+        return f"GET {target} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: lithos\r\nConnection: close\r\n\r\n".encode()
+
+
+def _shown(address: Address) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class Get:
-    """One request; ``result`` is called once, with None when the answer was good, else with the reason, a clause."""
+    """A request being made; ``result`` is called once, with None when the answer was good, else with the reason."""
 
     def __init__(
-        self, address: Address, path: str, timeout: float, loop: Loop, result: Callable[[str | None], None]
+        self, connection: socket.socket, request: Request, loop: Loop, result: Callable[[str | None], None]
     ) -> None:
-        """Ask for ``path`` at ``address``; a status from 200 to 399 has to come within ``timeout`` seconds.
+        """Send ``request`` on a non-blocking ``connection``, which is closed in the end.
 
-        The result is never told before this returns.
+        A status from 200 to 399 has to come in time. The reason is a clause; it is never told before this returns.
         """
-        self._what = f"GET {path} from {_shown(address)}"
-        self._request = _request(address, path)
-        self._timeout = timeout
+        self._connection = connection
+        self._request = request
         self._loop = loop
         self._result = result
         self._answer = b""
-        self._socket: socket.socket | None = None
-        loop.deadline(self, time.monotonic() + timeout, self._overdue)
-        try:
-            self._socket = _connecting(address)
-        except OSError as error:
-            reason = self._failed(error)
-            loop.deadline(self, time.monotonic(), lambda: self._end(reason))
-            return
-        loop.watch(self._socket.fileno(), WRITABLE, self._connected)
+        loop.deadline(self, time.monotonic() + request.timeout, self._overdue)
+        loop.watch(connection.fileno(), WRITABLE, self._send)
 
-    def _connected(self, _events: int) -> None:
-        connection = self._connection()
-        self._loop.forget(connection.fileno())
+    def _send(self, _events: int) -> None:
+        self._loop.forget(self._connection.fileno())
         try:
-            number = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if number:
-                raise OSError(number, os.strerror(number))
-            connection.send(self._request)  # a fresh socket's buffer takes some kilobytes at once
+            self._connection.send(self._request.text())  # a fresh socket's buffer takes some kilobytes at once
         except OSError as error:
             self._end(self._failed(error))
             return
-        self._loop.watch(connection.fileno(), READABLE, self._arrived)
+        self._loop.watch(self._connection.fileno(), READABLE, self._arrived)
 
     def _arrived(self, _events: int) -> None:
         try:
-            more = self._connection().recv(LONGEST - len(self._answer))
+            more = self._connection.recv(LONGEST - len(self._answer))
         except OSError as error:
             self._end(self._failed(error))
             return
         self._answer += more
         if not more or b"\n" in self._answer or len(self._answer) == LONGEST:
             wrong = fault(self._answer)
-            self._end(f"{self._what} {wrong}" if wrong else None)
+            self._end(f"{self._request.what} {wrong}" if wrong else None)
 
     def _overdue(self) -> None:
-        self._end(f"{self._what} was not answered in {self._timeout:g} s")
+        self._end(f"{self._request.what} was not answered in {self._request.timeout:g} s")
 
     def _failed(self, error: OSError) -> str:
-        return f"{self._what} failed: {error.strerror}"
+        return f"{self._request.what} failed: {error.strerror}"
 
     def _end(self, reason: str | None) -> None:
         self.close()
         self._result(reason)
 
-    def _connection(self) -> socket.socket:
-        if self._socket is None:
-            raise ValueError("the request has ended")
-        return self._socket
-
     def close(self) -> None:
         """Ask no more; the result is not told then."""
         self._loop.deadline(self, None, self._overdue)
-        if self._socket is not None:
-            self._loop.forget(self._socket.fileno())
-            self._socket.close()
-            self._socket = None
-
-
-def _connecting(address: Address) -> socket.socket:
-    connection = socket.socket(_family(address), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    number = connection.connect_ex(address)
-    if number not in (0, errno.EINPROGRESS):  # a unix socket whose queue is full says EAGAIN, see connect(2)
-        connection.close()
-        raise OSError(number, os.strerror(number))
-    return connection
-
-
-def _family(address: Address) -> socket.AddressFamily:
-    if isinstance(address, str):
-        return socket.AF_UNIX
-    return socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-
-
-def _request(address: Address, path: str) -> bytes:
-    # RFC 9112: no space and no control character in the target.
-    target = "".join(chr(byte) if 0x20 < byte < 0x7F else f"%{byte:02X}" for byte in path.encode())
-    host = "localhost" if isinstance(address, str) else _shown(address)
-    return f"GET {target} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: lithos\r\nConnection: close\r\n\r\n".encode()
-
-
-def _shown(address: Address) -> str:
-    if isinstance(address, str):
-        return address
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._loop.forget(self._connection.fileno())
+        self._connection.close()
 
 
 def fault(answer: bytes) -> str | None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import NamedTuple
 
 from ..loop import Loop
 from . import http, listening
+from .approach import Way
+from .page import Page
 
 SOON, SELDOM = 0.005, 0.5  # seconds between two looks: a tenth of the start's age so far, within these
+OFTEN = 0.05  # seconds at most between two rounds of questions that others are faster to take
 THOROUGH = 4  # every so many looks one for connections too, which is dearer
 UNCLEAR = 1.0  # seconds without a break after which what cannot be seen counts as ready
 
@@ -46,9 +50,12 @@ class Watch:
         pids: Callable[[], Collection[int]],
         sockets: Mapping[int, int | None],
         ready: Callable[[str], None],
+        way: Way | None = None,
     ) -> None:
-        """``ready`` gets a remark for people, mostly empty. ``sockets``: inode → TCP port; ``pids`` of the instance."""
-        self._readiness = readiness
+        """``ready`` gets a remark for people, mostly empty. ``sockets``: inode → TCP port; ``pids`` of the instance.
+
+        ``way`` leads to the socket that is asked, where it is the instance's own.
+        """
         self._loop = loop
         self._pids = pids
         self._sockets = sockets
@@ -56,15 +63,21 @@ class Watch:
         self._began = time.monotonic()
         self._looks = 0
         self._unclear_since: float | None = None
-        self._get: http.Get | None = None
+        self._page: Page | None = None
         self.why_not = "it has not said READY=1"
-        if readiness.kind == HTTP or readiness.looks(sockets):
+        if readiness.address is not None:
+            request = http.Request(readiness.address, readiness.path, readiness.timeout)
+            accepting = partial(self._accepting, readiness.address[1])
+            self._page = Page(request, loop, pids, way, accepting, self._answered)
+            self.why_not = self._page.fault
+        if self._page is not None or readiness.looks(sockets):
             self._again()
 
     def _again(self) -> None:
         now = time.monotonic()
-        pause = min(max(SOON, (now - self._began) / 10), SELDOM)
-        self._loop.deadline(self, now + pause, self._ask if self._readiness.kind == HTTP else self._look)
+        most = OFTEN if self._page and self._page.outrun else SELDOM
+        pause = min(max(SOON, (now - self._began) / 10), most)
+        self._loop.deadline(self, now + pause, self._page.ask if self._page else self._look)
 
     def _look(self) -> None:
         self._looks += 1
@@ -94,22 +107,20 @@ class Watch:
             self._unclear_since = now
         return now >= self._unclear_since + UNCLEAR
 
-    def _ask(self) -> None:
-        readiness = self._readiness
-        if readiness.address is not None:
-            self._get = http.Get(readiness.address, readiness.path, readiness.timeout, self._loop, self._answered)
+    def _accepting(self, port: int) -> bool:
+        """Whether it is seen to wait for connections to ``port``, or may do so."""
+        seen = listening.look(self._pids(), [inode for inode, its in self._sockets.items() if its == port])
+        return seen.serving or seen.unclear
 
-    def _answered(self, fault: str | None) -> None:
-        self._get = None
-        if fault is None:
-            self._ready("")
-        else:
-            self.why_not = fault
+    def _answered(self, good: bool, remark: str) -> None:
+        if good:
+            self._ready(remark)
+        elif self._page is not None:
+            self.why_not = self._page.fault
             self._again()
 
     def close(self) -> None:
         """Stop looking."""
         self._loop.deadline(self, None, self.close)
-        if self._get is not None:
-            self._get.close()
-            self._get = None
+        if self._page is not None:
+            self._page.close()
