@@ -8,7 +8,7 @@ import select
 import signal
 import socket
 import stat
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -89,7 +89,8 @@ def killed() -> Iterator[Callable[..., dict[str, int]]]:
 
 
 def _end(pidfd: int) -> None:
-    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    with suppress(ProcessLookupError):  # ended, and taken note of
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     assert select.select([pidfd], [], [], PATIENCE)[0]
     os.close(pidfd)
 

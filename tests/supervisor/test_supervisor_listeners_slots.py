@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import select
 import socket
 import struct
@@ -39,6 +40,9 @@ def in_rotation(opened: Opened, port: Port, *slots: str) -> None:
 
 
 def connections(port: Port, count: int) -> ExitStack:
+    """Make connections; both ends are here, and systemd and shells allow 1024 descriptors (the soft limit)."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     stack = ExitStack()
     for _ in range(count):
         stack.enter_context(connect(port))
