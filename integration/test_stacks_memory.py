@@ -11,7 +11,10 @@ from typing import NamedTuple
 import pytest
 import yaml
 from clients import Clients, page
+from prometheus_client.parser import text_string_to_metric_families
 from real_host import RealHost
+
+from lithos_runner.config import load_container
 
 pytestmark = pytest.mark.timeout(300)  # four starts of Node, which takes seconds for one on an emulated machine
 PAYLOAD = Path(__file__).parents[1]
@@ -50,12 +53,22 @@ def container_file(host: RealHost, stack: Greedy) -> Path:
     return host.container(**document | keys)
 
 
+def limits_in_metrics(host: RealHost) -> list[float]:
+    families = text_string_to_metric_families(host.lithos("metrics").stdout)
+    samples = (sample for family in families for sample in family.samples)
+    return [sample.value for sample in samples if sample.name == "lithos_instance_memory_max_bytes"]
+
+
 @pytest.mark.parametrize("stack", STACKS, ids=lambda stack: stack.example)
 def test_its_memory_limit_hits_one_instance_alone(real_host: RealHost, stack: Greedy) -> None:
-    running = real_host.start(container_file(real_host, stack), "--limits", "enforce")
+    file = container_file(real_host, stack)
+    running = real_host.start(file, "--limits", "enforce")
     running.until_started()
     running.until_state("ready")
     before = real_host.ps()
+    limit = load_container(str(file), {}).memory_limit
+    assert [one["memory"]["max"] for one in before] == [limit] * 3
+    assert limits_in_metrics(real_host) == [limit] * 3
     with Clients(PORT, ask=page) as clients:
         clients.until_answered(10)
         os.kill(running.app(0), signal.SIGUSR2)
