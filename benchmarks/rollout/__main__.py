@@ -5,39 +5,23 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
-import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from .. import program
+from ..program import Failed
 from .contenders import everyone
 from .load import Plan
 from .plot import svg
 from .results import cell, document, trials_of, verdicts
-from .stage import INSTANCES, Failed, memory_is_limited
+from .stage import INSTANCES, memory_is_limited
 from .table import LEGEND, table
 from .trial import AFTERWARDS, SCENARIOS, Trial, perform
 from .virtual import Part, divide, measure
 
 _NICE = -15
 _TITLE = "How long clients wait for an answer, and how many get none"
-
-
-def main() -> int:
-    """Return the exit status: 0, 1 (it failed or a promise was not kept), 2 (bad usage)."""
-    options = parse()
-    # Ended by a signal we still take down what we made.
-    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
-    try:
-        if os.geteuid() != 0:
-            raise Failed("cgroups and instances need root: run as root")
-        # What else runs on the host would be measured with the contenders, who all inherit this.
-        os.nice(_NICE)
-        return _run(options)
-    except (Failed, OSError) as error:
-        print(f"benchmarks.rollout: {error}", file=sys.stderr)
-        return 1
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -48,7 +32,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--contender", action="append", choices=names, help="may be repeated (default: all that can)")
     parser.add_argument("--scenario", action="append", choices=keys, help="may be repeated (default: all that can)")
     parser.add_argument(
-        "--rate", type=_positive, default=300, metavar="N", help="requests per second, half of them kept (default: 300)"
+        "--rate",
+        type=program.positive,
+        default=300,
+        metavar="N",
+        help="requests per second, half of them kept (default: 300)",
     )
     parser.add_argument(
         "--after",
@@ -64,15 +52,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number <= 0:
-        raise ValueError
-    return number
-
-
 def _run(options: argparse.Namespace) -> int:
-    host = {**_host(), "plan": Plan(fresh=options.rate / 2, kept=options.rate / 2)._asdict()}
+    # What else runs on the host would be measured with the contenders, who all inherit this.
+    os.nice(_NICE)
+    plan = Plan(fresh=options.rate / 2, kept=options.rate / 2)
+    host = {**program.host(), "instances": INSTANCES, "plan": plan._asdict()}
     trials = list(_trials(options, host))
     cells = {(trial.contender, trial.scenario): cell(trial) for trial in trials}
     notes = introduction(host)
@@ -81,9 +65,9 @@ def _run(options: argparse.Namespace) -> int:
     for verdict in judged:
         print(verdict.sentence())
     if options.json:
-        _write(options.json, json.dumps(document(trials, cells, host)) + "\n")
+        program.write(options.json, json.dumps(document(trials, cells, host)) + "\n")
     if options.plot:
-        _write(options.plot, svg(trials, cells, _TITLE, notes))
+        program.write(options.plot, svg(trials, cells, _TITLE, notes))
     return int(options.check and not (judged and all(verdict.kept for verdict in judged)))
 
 
@@ -123,23 +107,11 @@ def _perform(part: Part, plan: Plan, afterwards: float) -> Iterator[Trial]:
             yield perform(contender, scenario, plan, afterwards)
 
 
-def _host() -> dict[str, object]:
-    name = os.uname()
-    return {
-        "kernel": f"Linux {name.release} {name.machine}",
-        "cpus": len(os.sched_getaffinity(0)),
-        "load": os.getloadavg()[0],
-        "date": time.strftime("%Y-%m-%d"),
-        "python": sys.version.split()[0],
-        "instances": INSTANCES,
-    }
-
-
 def introduction(host: Mapping[str, Any]) -> list[str]:
     """Say in a few lines what was measured, and where."""
     plan = Plan(**host["plan"])
     lines = [
-        f"{host['date']}, {host['kernel']}, {host['cpus']} cpus, load {host['load']:.2f}, Python {host['python']}",
+        program.described(host),
         f"{host['instances']} instances, 10 ms of work per request; {_rates(plan)}",
     ]
     if "virtual" in host:
@@ -154,10 +126,5 @@ def _rates(plan: Plan) -> str:
     )
 
 
-def _write(path: str, text: str) -> None:
-    with open(path, "w") as file:
-        file.write(text)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.main("rollout", _run, parse()))

@@ -11,6 +11,7 @@ from pathlib import Path
 import cgroup
 from lithos_runner.status.readings import Observer
 
+from ..program import Failed
 from . import image
 from .contenders import Report
 from .invariants import Instance
@@ -21,7 +22,6 @@ from .stage import (
     MEMORY_LIMIT,
     PATIENCE,
     PYTHON,
-    Failed,
     Stage,
     kill,
     release,

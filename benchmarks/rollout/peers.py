@@ -10,6 +10,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from ..program import Failed
 from .contenders import Report
 from .stage import (
     BACKLOG,
@@ -18,7 +19,6 @@ from .stage import (
     MEMORY_LIMIT,
     PATIENCE,
     PYTHON,
-    Failed,
     Stage,
     children,
     kill,

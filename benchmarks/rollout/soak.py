@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -20,13 +19,15 @@ from pathlib import Path
 
 import cgroup
 
+from .. import program
+from ..program import Failed
 from . import invariants
 from .history import BEHAVIOURS, Action, Expected, Goal, Step, Victim, history
 from .invariants import Bounds, Instance
 from .lithos import NAME, SANDBOX, Lithos, LithosReusePort, LithosShared
 from .load import Plan
 from .samples import Sample
-from .stage import COMMAND_TIME, INSTANCES, PYTHON, Failed, kill, stage, until
+from .stage import COMMAND_TIME, INSTANCES, PYTHON, kill, stage, until
 from .trial import WARM_UP, Generator
 
 _LOOK = 0.05  # seconds between two looks at the instances
@@ -239,18 +240,6 @@ def _mounts(folder: Path) -> list[str]:
     return [point for point in points if point.startswith(f"{folder}/")]
 
 
-def main() -> int:
-    """Return the exit status: 0 all held, 1 something broke, 2 bad usage."""
-    options = _parse()
-    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
-    print(f"seed {options.seed}: repeat it with --seed {options.seed}", flush=True)
-    try:
-        return _run(options)
-    except (Failed, OSError) as error:
-        print(f"benchmarks.rollout.soak: {error} (seed {options.seed})", file=sys.stderr)
-        return 1
-
-
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rollout.soak", description=__doc__)
     parser.add_argument("--seconds", type=float, default=600.0, help="begin no step after that time (default: 600)")
@@ -260,6 +249,7 @@ def _parse() -> argparse.Namespace:
 
 
 def _run(options: argparse.Namespace) -> int:
+    print(f"seed {options.seed}: repeat it with --seed {options.seed}", flush=True)
     with stage() as place:
         service = (LithosReusePort if options.reuse_port else LithosShared)(place)
         soak = Soak(service)
@@ -272,4 +262,4 @@ def _run(options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.main("rollout.soak", _run, _parse()))

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import cgroup
 
+from ..program import Failed
+
 PYTHON = "/usr/bin/python3"  # for the application: an instance's user can reach it
 INSTANCES = 4
 MEMORY_LIMIT = 64 << 20  # bytes per instance
@@ -26,10 +28,6 @@ _POLL = 0.05  # seconds between two looks
 APPLICATION = Path(__file__).with_name("app.py")
 # Whoever is started this way is in the cgroup before it starts anybody else.
 _INTO_GROUP = ("/bin/sh", "-c", 'echo $$ > "$0"/cgroup.procs && exec "$@"')
-
-
-class Failed(Exception):
-    """A contender could not take part or did not come as far as what is measured; the message is a sentence."""
 
 
 class Stage:

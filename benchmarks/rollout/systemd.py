@@ -6,8 +6,9 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from ..program import Failed
 from .contenders import Report
-from .stage import BACKLOG, COMMAND_TIME, INSTANCES, MEMORY_LIMIT, PYTHON, Failed, Stage, kill, run
+from .stage import BACKLOG, COMMAND_TIME, INSTANCES, MEMORY_LIMIT, PYTHON, Stage, kill, run
 
 _UNITS = Path("/run/systemd/system")  # units of the administrator that do not survive a boot, see systemd.unit(5)
 

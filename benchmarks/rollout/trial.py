@@ -10,10 +10,11 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from ..program import Failed
 from .contenders import Contender, Report
 from .load import Plan
 from .samples import Sample, read
-from .stage import COMMAND_TIME, Failed, memory_is_limited, stage
+from .stage import COMMAND_TIME, memory_is_limited, stage
 
 OLD, NEW = "v1", "v2"
 WARM_UP = 1.0  # seconds of load that do not count: the other instances are still starting

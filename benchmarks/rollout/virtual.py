@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..program import Failed
 from .contenders import Contender
-from .stage import Failed
 from .trial import Scenario
 
 MOST_REQUESTS = 20  # per second: what the processors of an emulated machine can do beside a roll-out

@@ -13,10 +13,11 @@ from typing import NamedTuple
 import pytest
 
 import cgroup
+from benchmarks.program import Failed
 from benchmarks.rollout import virtual
 from benchmarks.rollout.__main__ import parse, said
 from benchmarks.rollout.peers import Gunicorn
-from benchmarks.rollout.stage import Failed, children, stage, until
+from benchmarks.rollout.stage import children, stage, until
 from benchmarks.rollout.systemd import Systemd
 from benchmarks.rollout.trial import SCENARIOS
 from benchmarks.rollout.virtual import Part, divide
