@@ -94,9 +94,15 @@ def claim(runtime: str, held: int | None = None) -> int:
 
 def _is_let_go(runtime: str) -> bool:
     """Whether the supervisor that has the lock is dead: a child of it, not yet an instance, has the lock still."""
+    process = _process_of(runtime)
+    return process is not None and not processes.is_alive(*process)
+
+
+def _process_of(runtime: str) -> tuple[int, int] | None:
+    """What the supervisor of `runtime` said of its own process: pid and start time."""
     supervisor = read_supervisor(runtime) or {}
     pid, start = supervisor.get("pid"), supervisor.get("pid_start")
-    return isinstance(pid, int) and isinstance(start, int) and not processes.is_alive(pid, start)
+    return (pid, start) if isinstance(pid, int) and isinstance(start, int) else None
 
 
 def is_held(runtime: str) -> bool:
@@ -259,13 +265,12 @@ def read_supervisor(runtime: str) -> dict[str, object] | None:
 def living_owner(instance: str, path: str) -> int | None:
     """The pid of another living supervisor whose instance of this name is in the cgroup `path`, if there is one."""
     for runtime in registered():
-        supervisor = read_supervisor(runtime) or {}
-        pid, start = supervisor.get("pid"), supervisor.get("pid_start")
-        if not isinstance(pid, int) or not isinstance(start, int) or pid == os.getpid():
+        process = _process_of(runtime)
+        if process is None or process[0] == os.getpid():
             continue
         record = read_json(os.path.join(runtime, _STATE, _file_name(instance))) or {}
-        if record.get("cgroup") == path and processes.is_alive(pid, start):
-            return pid
+        if record.get("cgroup") == path and processes.is_alive(*process):
+            return process[0]
     return None
 
 
