@@ -18,8 +18,6 @@ from . import CommandError
 _ANSWER_TIMEOUT = 30.0  # seconds; a supervisor answers within milliseconds, unless the host is in trouble
 _POLL = 0.1  # seconds between two looks at a roll-out
 
-Failures = frozenset[tuple[str, int]]  # services that have failed, and in which generation
-
 
 class Client(NamedTuple):
     """A supervisor that lives."""
@@ -68,7 +66,6 @@ class Client(NamedTuple):
 
 # How a roll-out can end, and what is said of an end that nobody wanted.
 _FINAL = {"settled": "", "rolled back": "was rolled back", "failing": "does not get ready"}
-_WELL = ("rolling", "settled")
 
 
 class _Change:
