@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+LITHOS = (sys.executable, "-m", "lithos_runner.commands.main")
+
 
 class Failed(Exception):
     """Something did not come as far as what is measured; the message is a sentence."""

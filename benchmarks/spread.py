@@ -30,6 +30,8 @@ from typing import Any
 
 import yaml
 
+from . import program
+
 INSTANCES = 4
 PATIENCE = 60.0  # seconds
 PYTHON = "/usr/bin/python3"  # the instances' user can reach it, which is not so for every virtual environment
@@ -64,16 +66,17 @@ while True:
 _NAME = re.compile(r"run/spread\.\d+")
 
 
-def main() -> int:
-    """Measure and print; returns the exit status."""
+def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.spread", description=__doc__)
-    parser.add_argument("--runs", type=int, default=9, metavar="N", help="runs of each (default: 9)")
-    parser.add_argument("--requests", type=int, default=400, metavar="N", help="requests of a run (default: 400)")
+    parser.add_argument("--runs", type=program.positive, default=9, metavar="N", help="runs of each (default: 9)")
+    parser.add_argument(
+        "--requests", type=program.positive, default=400, metavar="N", help="requests of a run (default: 400)"
+    )
     parser.add_argument("files", nargs="*", metavar="FILE", type=Path, help="container files of applications")
-    options = parser.parse_args()
-    if os.geteuid() != 0:
-        print("benchmarks.spread: instances need root: run as root", file=sys.stderr)
-        return 1
+    return parser.parse_args()
+
+
+def _run(options: argparse.Namespace) -> int:
     applications = {file.stem: yaml.safe_load(file.read_text()) for file in options.files} or own_applications()
     print(f"{INSTANCES} instances, {options.runs} runs of {options.requests} requests; medians over the runs\n")
     print("| application | address | clients | largest share | smallest share |\n|---|---|---|---|---|")
@@ -93,10 +96,10 @@ def own_applications() -> dict[str, dict[str, Any]]:
     return {
         name: {
             "executable": PYTHON,
-            "arguments": ["-I", "-S", "-c", _ANSWER + program],
+            "arguments": ["-I", "-S", "-c", _ANSWER + source],
             "tcp-ports": {port: {"fd": 3, "host": "127.0.0.1"}},
         }
-        for name, program in PROGRAMS.items()
+        for name, source in PROGRAMS.items()
     }
 
 
@@ -134,11 +137,10 @@ def service(container: dict[str, Any], reuse_port: bool) -> Iterator[int]:
         file = Path(directory, "spread.yaml")
         file.write_text(json.dumps(changed))
         environ = {**os.environ, "LITHOS_RUNTIME_DIR": f"{directory}/run", "LITHOS_LOG_DIR": f"{directory}/log"}
-        lithos = [sys.executable, "-m", "lithos_runner.commands.main"]
-        run = [*lithos, "run", str(file), "--instances", str(INSTANCES), "--limits", "available"]
+        run = [*program.LITHOS, "run", str(file), "--instances", str(INSTANCES), "--limits", "available"]
         supervisor = subprocess.Popen(run, env=environ, stderr=subprocess.PIPE)
         try:
-            _wait([*lithos, "ps", "--json"], environ, supervisor)
+            _wait([*program.LITHOS, "ps", "--json"], environ, supervisor)
             yield port
         finally:
             supervisor.terminate()
@@ -153,8 +155,8 @@ def _wait(ps: list[str], environ: dict[str, str], supervisor: subprocess.Popen[b
         states = [one["state"] for each in answer["supervisors"] for one in each["instances"]]
         if states == ["ready"] * INSTANCES:
             return
-    raise SystemExit("benchmarks.spread: the instances did not become ready")
+    raise program.Failed("the instances did not become ready")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.main("spread", _run, _parse()))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 
 import cgroup
 from lithos_runner.status.readings import Observer
 
-from ..program import Failed
+from ..program import LITHOS, Failed
 from . import image
 from .contenders import Report
 from .invariants import Instance
@@ -29,7 +28,6 @@ from .stage import (
     until,
 )
 
-LITHOS = (sys.executable, "-m", "lithos_runner.commands.main")
 SANDBOX, PROCESS = "bench", "web"
 NAME = f"{SANDBOX}/{PROCESS}"
 USER = 65534

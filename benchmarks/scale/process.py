@@ -16,10 +16,9 @@ from typing import NamedTuple
 
 import cgroup
 
-from ..program import Failed
+from ..program import LITHOS, Failed
 from .site import PROGRAM, Site
 
-LITHOS = (sys.executable, "-m", "lithos_runner.commands.main")
 PATIENCE = 120.0  # seconds for anything
 _TICK = 1 / os.sysconf("SC_CLK_TCK")  # seconds
 _POLL = 0.05  # seconds between two looks
