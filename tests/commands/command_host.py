@@ -214,4 +214,5 @@ def until_ended(pids: list[int]) -> None:
 
 @pytest.fixture
 def shop() -> Iterator[CommandHost]:
-    yield from leaving_nothing(CommandHost())
+    with leaving_nothing(CommandHost()) as host:
+        yield host

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 from catalogue import STACKS, Stack
 from private_namespaces import private_namespaces
-from real_host import PATIENCE, real_host
+from real_host import PATIENCE, leaving_nothing, real_host
 from stack_site import Service, Site
 
 if TYPE_CHECKING:
@@ -44,14 +44,10 @@ def stack(request: pytest.FixtureRequest, site: Site) -> Stack:
 @contextmanager
 def served(host: Service) -> Iterator[Service]:
     """It serves as long as the context lasts, and leaves nothing."""
-    try:
+    with leaving_nothing(host):
         running = host.serve().running
         yield host
         running.stop()
-        remains = host.remains()
-        assert not remains, remains
-    finally:
-        host.close()
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Self
 
-from real_host import PATIENCE, until
+from real_host import PATIENCE, listeners, until
 
 PORT = 80
 PAUSE = 0.01  # seconds between two requests of a client, for the servers to have the processors
@@ -116,7 +116,5 @@ class Load:
 
 
 def listener_inodes() -> set[int]:
-    """The numbers of the sockets that listen on the port; see proc_pid_net(5)."""
-    with open("/proc/net/tcp") as table:
-        rows = [line.split() for line in table]
-    return {int(row[9]) for row in rows if row[1].endswith(f":{PORT:04X}") and row[3] == "0A"}
+    """The numbers of the sockets that listen on the port."""
+    return {int(row[9]) for row in listeners(PORT)}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from real_host import RealHost
+from real_host import RealHost, leaving_nothing
 from stack_clients import PORT, Answer, ask_often
 from stack_site import processes
 
@@ -44,15 +44,10 @@ class OneFile(RealHost):
 @pytest.fixture(scope="module")
 def host(stack: Stack) -> Iterator[OneFile]:
     """The stack serves for all tests of this module."""
-    host = OneFile()
-    try:
+    with leaving_nothing(OneFile()) as host:
         running = host.serve(stack.container_file)
         yield host
         running.stop()
-        remains = host.remains()
-        assert not remains, remains
-    finally:
-        host.close()
 
 
 @pytest.mark.usefixtures("host")

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
@@ -314,23 +314,28 @@ def children(pid: int) -> list[str]:
 
 def listening(port: int) -> bool:
     """Whether anybody listens on the port; asking by a connection would disturb who does."""
-    rows = [line.split() for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()]
-    return any(row[1].endswith(f":{port:04X}") and row[3] == _LISTEN for row in rows)
+    return any(True for table in ("tcp", "tcp6") for _ in listeners(port, table))
 
 
 def queued(port: int) -> int:
-    """How many connections wait for somebody to accept them; `rx_queue` of a listening socket in proc_pid_net(5)."""
-    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
-    return sum(
-        int(row[4].partition(":")[2], 16) for row in rows if row[1].endswith(f":{port:04X}") and row[3] == _LISTEN
-    )
+    """How many connections wait for somebody to accept them; `rx_queue` of a listening socket."""
+    return sum(int(row[4].partition(":")[2], 16) for row in listeners(port))
+
+
+def listeners(port: int, table: str = "tcp") -> Iterator[list[str]]:
+    """The rows of the sockets that listen on a port; see proc_pid_net(5)."""
+    for line in Path(f"/proc/net/{table}").read_text().splitlines():
+        row = line.split()
+        if row[1].endswith(f":{port:04X}") and row[3] == _LISTEN:
+            yield row
 
 
 H = TypeVar("H", bound=RealHost)
 
 
+@contextmanager
 def leaving_nothing(host: H) -> Iterator[H]:
-    """Give a host to one test, which has to leave nothing."""
+    """Give a host to tests, which have to leave nothing."""
     try:
         yield host
         remains = host.remains()
@@ -341,4 +346,5 @@ def leaving_nothing(host: H) -> Iterator[H]:
 
 @pytest.fixture
 def real_host() -> Iterator[RealHost]:
-    yield from leaving_nothing(RealHost())
+    with leaving_nothing(RealHost()) as host:
+        yield host

@@ -35,8 +35,8 @@ print(*sorted(path for each in sys.modules.values() if (path := getattr(each, "_
 """
 _TAGGED = re.compile(r'"(!\w+) ?([^"]*)"')
 
-# Answers one connection after the other with its version and name, and ends between two of them: none is lost by it.
-SERVER = """
+# Accepts one connection after the other, and ends between two of them: none is lost by it. What follows is for each.
+ACCEPTING = """
 import os, select, signal, socket
 listener = socket.socket(fileno=3)
 listener.setblocking(False)
@@ -50,9 +50,12 @@ while wake not in select.select([listener, wake], [], [])[0]:
     except BlockingIOError:
         continue
     client.settimeout(60)
+"""
+# Answers with its version and name.
+SERVER = f"""{ACCEPTING}
     if client.recv(100) == b"die":
         os.kill(os.getpid(), signal.SIGKILL)
-    client.sendall(f"{os.environ['VERSION']} {os.environ['LITHOS_NAME']}".encode())
+    client.sendall(f"{{os.environ['VERSION']}} {{os.environ['LITHOS_NAME']}}".encode())
     client.close()
 """
 # Versions that fail, each in its own way.
@@ -310,4 +313,5 @@ class Load:
 
 @pytest.fixture
 def real_tree() -> Iterator[RealTree]:
-    yield from leaving_nothing(RealTree())
+    with leaving_nothing(RealTree()) as host:
+        yield host

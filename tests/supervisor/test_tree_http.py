@@ -7,28 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from real_host import PATIENCE, queued, request, until
-from real_tree import HANGS, Load
+from real_tree import ACCEPTING, HANGS, Load
 
 if TYPE_CHECKING:
     from real_tree import RealTree
 
 # Like `SERVER`; a GET it answers with a status, None for not at all. It prints its version and who came.
-PAGE = """
-import os, select, signal, socket
-listener = socket.socket(fileno=3)
-listener.setblocking(False)
-wake, woken = os.pipe()
-os.set_blocking(woken, False)
-signal.signal(signal.SIGTERM, lambda *_: None)
-signal.set_wakeup_fd(woken)
+PAGE = f"""
+import os
 version = os.environ["VERSION"]
 asked, kept = 0, []
-while wake not in select.select([listener, wake], [], [])[0]:
-    try:
-        client, _ = listener.accept()
-    except BlockingIOError:
-        continue
-    client.settimeout(60)
+{ACCEPTING}
     said = client.recv(1000)
     if said.startswith(b"GET"):
         asked += 1
@@ -37,10 +26,10 @@ while wake not in select.select([listener, wake], [], [])[0]:
         if status is None:
             kept.append(client)
             continue
-        client.sendall(f"HTTP/1.0 {status} x\\r\\n\\r\\n".encode())
+        client.sendall(f"HTTP/1.0 {{status}} x\\r\\n\\r\\n".encode())
     elif said:  # else the question was for another instance
         print(version, "client", flush=True)
-        client.sendall(f"{version} {os.environ['LITHOS_NAME']}".encode())
+        client.sendall(f"{{version}} {{os.environ['LITHOS_NAME']}}".encode())
     client.close()
 """
 GOOD, BAD, DEAF = (PAGE.replace("STATUS", status) for status in ("200", "500", "None"))
