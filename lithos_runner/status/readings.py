@@ -244,10 +244,15 @@ def _order(instance: Instance) -> tuple[str, str, int]:
 
 
 def _lives(runtime: str, supervisor: Mapping[str, object]) -> bool:
+    """Whether somebody has the lock, as far as we may know, and it is the one that wrote `supervisor`.
+
+    Between taking the lock and removing what a killed predecessor said of itself, a supervisor is not that one.
+    """
     try:
-        return store.is_held(runtime)
+        held = store.is_held(runtime)
     except PermissionError:
-        pid, start = supervisor.get("pid"), supervisor.get("pid_start")
-        return isinstance(pid, int) and isinstance(start, int) and processes.is_alive(pid, start)
+        held = True
     except OSError:
         return False
+    pid, start = supervisor.get("pid"), supervisor.get("pid_start")
+    return held and isinstance(pid, int) and isinstance(start, int) and processes.is_alive(pid, start)

@@ -33,15 +33,18 @@ class Control:
         self._loop = loop
         self._answer = answer
         self._clients: dict[int, tuple[socket.socket, bytearray]] = {}
-        with suppress(FileNotFoundError):
-            os.unlink(path)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        # Renamed into place only now: between bind(2) and listen(2) who has found it would be refused.
+        unfinished = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}")
+        with suppress(FileNotFoundError):
+            os.unlink(unfinished)
         before = os.umask(0o177)
         try:
-            self._socket.bind(path)
+            self._socket.bind(unfinished)
         finally:
             os.umask(before)
         self._socket.listen(MOST_CLIENTS)
+        os.rename(unfinished, path)
         self._listen()
 
     def _listen(self) -> None:

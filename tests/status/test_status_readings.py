@@ -39,6 +39,15 @@ class TestSupervisors:
             supervisor.kill()
             assert observer.supervisors() == []
 
+    def test_what_a_killed_one_said_is_not_believed_of_the_one_that_has_the_lock_now(self, host: Host) -> None:
+        killed = host.supervisor()
+        said = (killed.runtime / "supervisor.json").read_text()
+        killed.kill()
+        supervisor = host.supervisor()
+        (supervisor.runtime / "supervisor.json").write_text(said)
+        with Observer() as observer:
+            assert observer.supervisors() == []
+
     def test_a_dangling_registration_is_passed_over(self, host: Host) -> None:
         host.supervisor("a")
         (host.root / "supervisors" / "gone").symlink_to(host.root / "gone")

@@ -5,6 +5,7 @@ import os
 import resource
 import socket
 import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -225,3 +226,23 @@ def test_a_socket_that_was_left_behind_is_replaced(served: Served) -> None:
     client.sendall(b"{}\n")
     assert served.answer(client) == b'{"new": true}\n'
     again.close()
+
+
+def test_whoever_finds_the_socket_can_connect(tmp_path: Path) -> None:
+    path = tmp_path / "control"
+    answers: list[int] = []
+
+    def look(_frame: object, event: str, _function: object) -> None:
+        if event == "c_return" and path.is_socket():
+            with socket.socket(socket.AF_UNIX) as client:
+                answers.append(client.connect_ex(str(path)))
+
+    loop = Loop()
+    sys.setprofile(look)  # after every call that is made
+    try:
+        served = Control(str(path), loop, lambda request: request)
+    finally:
+        sys.setprofile(None)
+    served.close()
+    loop.close()
+    assert set(answers) == {0}
