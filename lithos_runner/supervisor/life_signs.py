@@ -19,6 +19,8 @@ from .readiness.approach import Way
 from .readiness.watch import Watch
 
 _DRAIN_LOOK = 0.05  # seconds between two looks at the connections of an instance that drains
+# Before it is ready, and after it was told to stop, it has a timeout of its own and may be busy with that alone.
+_FEEDS = frozenset((State.WARMING, State.READY, State.DRAINING))
 
 
 class LifeSigns:
@@ -46,6 +48,7 @@ class LifeSigns:
         self._tell = tell
         self._kill = kill
         self._watch: Watch | None = None
+        self._feeds = False  # its silence means something
 
     def recall(self, status: str, watchdog: float | None) -> None:
         """Take over what the instance has told an earlier supervisor."""
@@ -71,6 +74,7 @@ class LifeSigns:
             self._loop.deadline((self, "drain"), None, self._drain)
         if not state.alive:
             self.watchdog, self.status = None, ""
+        self._feeds = state in _FEEDS
         self._wind_up()
 
     def close(self) -> None:
@@ -134,7 +138,7 @@ class LifeSigns:
 
     def _wind_up(self) -> None:
         """Give the watchdog its whole time again, if the instance has asked for one."""
-        at = None if self.watchdog is None else time.monotonic() + self.watchdog
+        at = time.monotonic() + self.watchdog if self.watchdog is not None and self._feeds else None
         self._loop.deadline((self, "watchdog"), at, self._silent)
 
     def _silent(self) -> None:
