@@ -152,6 +152,8 @@ class Service:
     def retry(self) -> None:
         """Take a version that was rolled back or rejected for a new one when the configuration is read again."""
         self.wanted = self.goal
+        if self.rejected == self.generation:
+            self.generation, self.reason = self.generation + 1, ""
 
     def restart(self, indices: Collection[int]) -> None:
         """Replace instances by new ones of the same configuration, as in a roll-out.
