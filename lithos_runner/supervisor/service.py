@@ -20,6 +20,7 @@ from .listeners import ListenFailed
 from .messages import ERROR, WARN, say
 from .supervised import Means, Supervised
 
+_RESTARTED = "~"  # in a version: what runs while new instances of the same configuration are to replace it
 STARTS = 32  # of a group in one turn of the loop, 3 ms each: nobody else is served meanwhile
 
 
@@ -151,15 +152,23 @@ class Service:
     def retry(self) -> None:
         """Take a version that was rolled back or rejected for a new one when the configuration is read again."""
         self.wanted = self.goal
+        if self.rejected == self.generation:
+            self.generation, self.reason = self.generation + 1, ""
 
     def restart(self, indices: Collection[int]) -> None:
-        """Replace instances by new ones of the same configuration, as in a roll-out."""
+        """Replace instances by new ones of the same configuration, as in a roll-out.
+
+        While another configuration is being rolled out those of the one before are not touched: it has them replaced,
+        or they are what it comes back to.
+        """
         # What runs is another version from now on: should the new ones fail, it stays.
-        past = self.goal._replace(spec=f"{self.goal.spec}~{self.generation}")
-        if self.stable is not None or self._serves_everywhere():
+        past = self.goal._replace(spec=f"{self.goal.spec}{_RESTARTED}{self.generation}")
+        rolling = self.stable is not None and not _of_one_configuration(self.stable, self.goal)
+        if not rolling and (self.stable is not None or self._serves_everywhere()):
             self.stable = past
-        for index in indices:
-            self.instances[index].count_as(past.spec)
+        for instance in (self.instances[index] for index in indices):
+            if not rolling or instance.version == self.goal.spec:
+                instance.count_as(past.spec)
         self._aim(self.goal, self.reason)
         self._soon()
 
@@ -245,7 +254,7 @@ class Service:
         if not reason:
             return
         self.reason, self.rejected = reason, self.generation
-        if stable.facts == goal.facts:  # a restart: what runs is what it was
+        if _of_one_configuration(stable, goal):  # a restart: what runs is what it was
             say(f"{self.name}: not restarted: {reason}", ERROR)
             self.stable = goal
             for instance in self.instances.values():
@@ -320,3 +329,7 @@ class Service:
             "instances": self.goal.instances,
             "ready": sum(one.machine.state is State.READY for one in self.instances.values()),
         }
+
+
+def _of_one_configuration(one: Group, other: Group) -> bool:
+    return one.spec.partition(_RESTARTED)[0] == other.spec.partition(_RESTARTED)[0]

@@ -8,7 +8,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any, NamedTuple
@@ -150,6 +150,7 @@ class Supervisor:
             fifos,
             host.log_directory,
             self._hear(stack),
+            missed=self._handover.ear is None,
         )
         control = Control(store.control_socket(host.runtime), self._loop, self._answer)
         stack.callback(control.close)
@@ -157,14 +158,22 @@ class Supervisor:
 
     def _hear(self, stack: ExitStack) -> str:
         """Listen to what instances say, where those of an earlier supervisor speak; return the address."""
-        said = [record.get("notify") for record in store.read_instances(self._host.runtime)]
-        known = dict.fromkeys(address for address in said if isinstance(address, str) and address.startswith("@"))
-        for address in (*known, f"@lithos-{os.urandom(8).hex()}"):
+        for address, handed in self._places_to_hear():
             with suppress(OSError):  # somebody else took the name while there was no supervisor
-                notifications = Notifications(address, self._loop, self._heard)
-                stack.callback(notifications.close)
+                self._notifications = Notifications(address, self._loop, self._heard, handed)
+                stack.callback(self._notifications.close)
                 return address
         raise OSError(errno.EADDRINUSE, "cannot listen for what instances say")
+
+    def _places_to_hear(self) -> Iterator[tuple[str, int | None]]:
+        """Yield addresses, the best first, with a socket that listens there already, if there is one."""
+        if self._handover.ear is not None:
+            yield self._handover.ear
+        for record in store.read_instances(self._host.runtime):
+            address = record.get("notify")
+            if isinstance(address, str) and address.startswith("@"):
+                yield address, None
+        yield f"@lithos-{os.urandom(8).hex()}", None
 
     def _heard(self, path: str, message: dict[str, str]) -> None:
         sandbox, leaf = self._tree.owner(path) or ("", "")
@@ -260,7 +269,8 @@ class Supervisor:
         notify(self._notify, f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         sockets = tuple(upgrade.Held(*held) for held in self._listeners.held())
         try:
-            upgrade.replace(upgrade.Handover(self._lock, sockets), self._notify)
+            ear = upgrade.Ear(self._means.notify_address, self._notifications.descriptor)
+            upgrade.replace(upgrade.Handover(self._lock, sockets, ear), self._notify)
         except OSError as error:
             say(f"cannot execute {sys.executable}: {error.strerror}; going on as before", ERROR)
             notify(self._notify, "READY=1")

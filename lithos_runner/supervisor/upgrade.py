@@ -1,7 +1,8 @@
 """A supervisor that replaces itself by a newer version of its program: the same pid, and so the same children.
 
 What is in its state files the new program reads as after a crash (``adoption``); descriptors that nobody else may have
-are handed over: the lock, and every listening socket, also those whose instances are just not alive.
+are handed over: the lock, the socket of what instances say, with what nobody has read yet, and every listening socket,
+also those whose instances are just not alive.
 """
 
 from __future__ import annotations
@@ -26,11 +27,19 @@ class Held(NamedTuple):
     descriptor: int
 
 
+class Ear(NamedTuple):
+    """The socket to which instances send what they say; see ``Notifications``."""
+
+    address: str
+    descriptor: int
+
+
 class Handover(NamedTuple):
     """What one program leaves to the next."""
 
     lock: int | None = None
     sockets: tuple[Held, ...] = ()
+    ear: Ear | None = None
 
 
 def try_out() -> int:
@@ -68,19 +77,20 @@ def take() -> Handover:
 
 
 def _descriptors(handover: Handover) -> list[int]:
-    lock = [] if handover.lock is None else [handover.lock]
-    return [*lock, *(held.descriptor for held in handover.sockets)]
+    alone = (handover.lock, handover.ear and handover.ear.descriptor)
+    return [*(each for each in alone if each is not None), *(held.descriptor for held in handover.sockets)]
 
 
 def _encode(handover: Handover) -> str:
     sockets = [{"port": held.port._asdict(), "slot": held.slot, "fd": held.descriptor} for held in handover.sockets]
-    return json.dumps({"lock": handover.lock, "sockets": sockets})
+    return json.dumps({"lock": handover.lock, "sockets": sockets, "ear": handover.ear})
 
 
 def _decode(text: str) -> Handover:
     document: dict[str, Any] = json.loads(text)
     sockets = (Held(_port(each["port"]), each["slot"], each["fd"]) for each in document["sockets"])
-    return Handover(document["lock"], tuple(sockets))
+    ear = document.get("ear")  # older programs hand none over
+    return Handover(document["lock"], tuple(sockets), ear and Ear(*ear))
 
 
 def _port(fields: dict[str, Any]) -> Port:

@@ -144,6 +144,21 @@ def test_bad_versions_are_rolled_back_with_their_reasons(real_tree: RealTree) ->
     running.stop()
 
 
+def test_to_the_version_that_serves_again_is_no_roll_back(real_tree: RealTree) -> None:
+    """The files say once more what runs, and nothing is left of the version that failed."""
+    port = real_tree.port()
+    running = shop(real_tree, port)
+    before = running.pids()
+    real_tree.image("exits", EXITS, port=port)
+    bad = real_tree.processes("shop", {"web": real_tree.entry("exits", 2)}, "bad.yaml")
+    good = real_tree.processes("shop", {"web": real_tree.entry("v1", 2)}, "good.yaml")
+    assert real_tree.command("switch", "shop", str(bad)).returncode == 1
+    done = real_tree.command("switch", "shop", str(good))
+    assert (done.returncode, done.stderr) == (0, "shop/web: settled, 2/2 ready\n")
+    assert (running.services()["shop/web"]["reason"], running.pids()) == ("", before)
+    running.stop()
+
+
 def test_a_first_version_that_fails_is_said_and_another_process_is_not_waited_for(real_tree: RealTree) -> None:
     """A process that has been failing all along keeps nobody from switching another one."""
     port = real_tree.port()
