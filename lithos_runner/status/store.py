@@ -262,18 +262,6 @@ def read_supervisor(runtime: str) -> dict[str, object] | None:
     return read_json(os.path.join(runtime, _SUPERVISOR))
 
 
-def living_owner(instance: str, path: str) -> int | None:
-    """The pid of another living supervisor whose instance of this name is in the cgroup `path`, if there is one."""
-    for runtime in registered():
-        process = _process_of(runtime)
-        if process is None or process[0] == os.getpid():
-            continue
-        record = read_json(os.path.join(runtime, _STATE, _file_name(instance))) or {}
-        if record.get("cgroup") == path and processes.is_alive(*process):
-            return process[0]
-    return None
-
-
 def read_instances(runtime: str) -> list[dict[str, object]]:
     """What was last said of each instance, by file name; whatever is no JSON object is passed over."""
     return _read_all(instance_files(runtime))
@@ -324,9 +312,12 @@ def _registrations() -> str:
 
 
 def _registration(runtime: str) -> str:
-    """One name for each path, escaped as systemd does it: systemd.unit(5), "String Escaping"."""
-    escaped = runtime.strip("/").replace("-", r"\x2d").replace("/", "-")
-    return os.path.join(_registrations(), escaped)
+    return os.path.join(_registrations(), escaped(runtime))
+
+
+def escaped(path: str) -> str:
+    """One file name for each path, escaped as systemd does it: systemd.unit(5), "String Escaping"."""
+    return path.strip("/").replace("-", r"\x2d").replace("/", "-")
 
 
 def _file_name(instance: str) -> str:

@@ -21,6 +21,7 @@ from ..plan.room import Demand, shortage
 from ..status import names, store
 from . import loader, upgrade
 from .cgroups import ENFORCE, OFF, SLICE, Tree
+from .claims import Claims
 from .control import Control
 from .desired import EVERYTHING, Desired, Group, Host, Refusal, plain_group
 from .listeners import Listeners, ListenFailed
@@ -117,7 +118,8 @@ class Supervisor:
         signals = Signals(self._loop, [*_END, *_RELOAD, signal.SIGUSR2], self._signalled)
         stack.callback(signals.close)
         limits = options.limits or (ENFORCE if host.cgroup_name else OFF)
-        self._tree = Tree(limits, host.cgroup_name or SLICE, host.controllers)
+        self._claims = Claims(shared=options.once, held=self._handover.claims)
+        self._tree = Tree(limits, host.cgroup_name or SLICE, host.controllers, claims=self._claims)
         self._claim(stack)
         stack.callback(self._tree.close)
         self._build(stack)
@@ -260,7 +262,7 @@ class Supervisor:
         notify(self._notify, f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         sockets = tuple(upgrade.Held(*held) for held in self._listeners.held())
         try:
-            upgrade.replace(upgrade.Handover(self._lock, sockets), self._notify)
+            upgrade.replace(upgrade.Handover(self._lock, sockets, self._claims.held), self._notify)
         except OSError as error:
             say(f"cannot execute {sys.executable}: {error.strerror}; going on as before", ERROR)
             notify(self._notify, "READY=1")
@@ -402,9 +404,8 @@ class Supervisor:
                 self._said.add(sentence)
                 say(sentence, WARN)
         self._means.launcher.keep(group.launch for group in groups)
-        used = {group.sandbox for group in groups}
-        for sandbox in [] if self._stopping else self._tree.sandboxes - used:
-            self._tree.discard(sandbox)
+        if not self._stopping:
+            self._tree.keep({group.sandbox for group in groups})
 
     def _give_up(self, service: Service) -> None:
         """End everything when a program has never worked: a person or a script waits for the answer."""

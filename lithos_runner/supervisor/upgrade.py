@@ -1,7 +1,7 @@
 """A supervisor that replaces itself by a newer version of its program: the same pid, and so the same children.
 
 What is in its state files the new program reads as after a crash (``adoption``); descriptors that nobody else may have
-are handed over: the lock, and every listening socket, also those whose instances are just not alive.
+are handed over: the locks, and every listening socket, also those whose instances are just not alive.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from typing import Any, NamedTuple, NoReturn
 
 from .desired import Port
@@ -31,6 +32,7 @@ class Handover(NamedTuple):
 
     lock: int | None = None
     sockets: tuple[Held, ...] = ()
+    claims: Mapping[str, int] = {}  # see ``Claims.held``
 
 
 def try_out() -> int:
@@ -69,18 +71,18 @@ def take() -> Handover:
 
 def _descriptors(handover: Handover) -> list[int]:
     lock = [] if handover.lock is None else [handover.lock]
-    return [*lock, *(held.descriptor for held in handover.sockets)]
+    return [*lock, *(held.descriptor for held in handover.sockets), *handover.claims.values()]
 
 
 def _encode(handover: Handover) -> str:
     sockets = [{"port": held.port._asdict(), "slot": held.slot, "fd": held.descriptor} for held in handover.sockets]
-    return json.dumps({"lock": handover.lock, "sockets": sockets})
+    return json.dumps({"lock": handover.lock, "sockets": sockets, "claims": handover.claims})
 
 
 def _decode(text: str) -> Handover:
     document: dict[str, Any] = json.loads(text)
     sockets = (Held(_port(each["port"]), each["slot"], each["fd"]) for each in document["sockets"])
-    return Handover(document["lock"], tuple(sockets))
+    return Handover(document["lock"], tuple(sockets), document.get("claims", {}))
 
 
 def _port(fields: dict[str, Any]) -> Port:
