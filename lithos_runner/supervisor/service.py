@@ -103,10 +103,11 @@ class Service:
 
     @property
     def phase(self) -> str:
-        """How far it has come: rolling, settled, rolling back, rolled back, or failing: it may never get there."""
+        """How far it has come: rolling, settled, rolling back, rolled back, failing (it may get there), or given up."""
         settled = rollout.settled(self._goal(), self._slots())
         if not settled and self._trouble():
-            return "failing"
+            given_up = any(one.machine.state is State.FAILED for one in self._of_the_goal())
+            return "given up" if given_up else "failing"
         if self.rejected == self.generation:
             return "rolled back" if settled else "rolling back"
         return "settled" if settled else "rolling"
