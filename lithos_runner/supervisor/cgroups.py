@@ -19,7 +19,7 @@ from contextlib import suppress
 import cgroup
 
 from ..launch import kernel
-from ..status import processes
+from ..status import processes, store
 from .claims import Claims
 
 SLICE = "lithos.slice"
@@ -144,6 +144,7 @@ class Tree:
             for name in filter(_is_left_command, group.children()):
                 with suppress(cgroup.CgroupError):  # somebody else ends it, too; or nobody can, which stops no others
                     _clear(group, name)
+                store.forget_command(f"{sandbox}/{name}")
         except BaseException:
             _let_go(group)
             raise
