@@ -171,12 +171,14 @@ class Service:
         self._soon()
 
     def stop(self, *, again: bool) -> None:
-        """End all instances now; ``again``: kill those that have not ended by their stop signal."""
+        """End all instances; ``again``: kill those that have not ended yet."""
         self._retired = True
         self.goal = self.goal._replace(instances=0)
         for instance in list(self.instances.values()):
-            hurry = again and instance.machine.state is State.STOPPING
-            instance.on(Event.TIMEOUT if hurry else Event.STOP)
+            if again:
+                instance.hurry()
+            else:
+                instance.leave()
 
     def _aim(self, group: Group, reason: str = "") -> None:
         self.goal, self.reason = group, reason

@@ -212,7 +212,7 @@ class Supervisor:
             self._loop.turn()
 
     def stop(self) -> None:
-        """End all instances as the configuration says; the second time, kill what is left."""
+        """End all instances as if they were not wanted any more; the second time, kill what is left."""
         # systemd would kill us after TimeoutStopSec, and what has not ended by then would live on.
         notify(self._notify, f"STOPPING=1\nEXTEND_TIMEOUT_USEC={int(self._time_to_stop() * 1e6)}")
         again, self._stopping = self._stopping, True
@@ -220,13 +220,14 @@ class Supervisor:
             self._stop_reading(self._reader)
             self._reader.close()
             self._reader = None
+        self._listeners.refuse()
         for service in self._services.values():
             service.stop(again=again)
 
     def _time_to_stop(self) -> float:
         """Return after how many seconds all instances will have ended, by themselves or killed."""
         living = (one for service in self._services.values() for one in service.instances.values())
-        return max((one.group.policy.kill_timeout for one in living), default=0.0) + _CLEARING
+        return max((one.time_to_leave for one in living), default=0.0) + _CLEARING
 
     def upgrade(self) -> None:
         """Go on as the program that is installed now, if that can be loaded."""
