@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lithos_runner.commands import CommandError
 from lithos_runner.status import names, place, table
@@ -18,7 +18,7 @@ from lithos_runner.status.table import Row, Section
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from lithos_runner.status.readings import Supervisor
+    from lithos_runner.status.readings import Instance, Supervisor
 
 HELP = "show what should run and what runs"
 
@@ -38,46 +38,60 @@ def configure(parser: ArgumentParser) -> None:
 def add_name(parser: ArgumentParser) -> None:
     """Declare the argument NAME, which may be left out."""
     parser.add_argument(
-        "name", metavar="NAME", nargs="?", help="only SANDBOX/PROCESS, or its one instance SANDBOX/PROCESS.N"
+        "name",
+        metavar="NAME",
+        nargs="?",
+        help="only SANDBOX/PROCESS, or its one instance SANDBOX/PROCESS.N; commands are SANDBOX/cmd.NAME",
     )
 
 
 def run(args: Namespace) -> int:
     """Print the table, or the object."""
     with Observer() as observer:
-        supervisors = chosen(observer.supervisors(), args.name)
+        runs = Runs(observer.supervisors(), observer.commands()).only(args.name)
         if args.json:
-            print(json.dumps(report(observer, supervisors), indent=2))
-        elif not supervisors:
+            print(json.dumps(report(observer, *runs), indent=2))
+        elif not any(runs):
             print(NOTHING_RUNS, file=sys.stderr)
         else:
             now = time.time()
-            shown = table.table(sections(observer, supervisors, now), now, place.style(sys.stdout), COLUMNS)
+            shown = table.table(sections(observer, runs, now), now, place.style(sys.stdout), COLUMNS)
             print("\n".join(shown))
     return 0
 
 
-def sections(
-    observer: Observer, supervisors: list[Supervisor], now: float, cpu: Mapping[Life, float] = _NO_CPU
-) -> list[Section]:
+class Runs(NamedTuple):
+    """What runs: supervisors with their instances, and commands."""
+
+    supervisors: list[Supervisor]
+    commands: list[Instance]
+
+    @property
+    def instances(self) -> list[Instance]:
+        """All of them, commands too."""
+        return [*(instance for supervisor in self.supervisors for instance in supervisor.instances), *self.commands]
+
+    def only(self, name: str | None) -> Runs:
+        """What `name` stands for, None for everything; supervisors without such an instance are left out.
+
+        Raises `CommandError` when `name` stands for none.
+        """
+        if name is None:
+            return self
+        try:
+            wanted = names.select(name, [instance.name for instance in self.instances])
+        except names.UnknownNameError as error:
+            raise CommandError(str(error)) from error
+        narrowed = [s._replace(instances=[i for i in s.instances if i.name in wanted]) for s in self.supervisors]
+        commands = [command for command in self.commands if command.name in wanted]
+        return Runs([supervisor for supervisor in narrowed if supervisor.instances], commands)
+
+
+def sections(observer: Observer, runs: Runs, now: float, cpu: Mapping[Life, float] = _NO_CPU) -> list[Section]:
     """Look at all instances; `cpu` is what those use that have been measured, in CPUs."""
-    return [
-        Section(supervisor, [Row(observer.observe(i), now, cpu.get(life(i))) for i in supervisor.instances])
-        for supervisor in supervisors
-    ]
 
+    def rows(instances: list[Instance]) -> list[Row]:
+        return [Row(observer.observe(instance), now, cpu.get(life(instance))) for instance in instances]
 
-def chosen(supervisors: list[Supervisor], name: str | None) -> list[Supervisor]:
-    """The supervisors with only the instances that `name` stands for; those without such are left out.
-
-    Raises `CommandError` when `name` stands for none.
-    """
-    if name is None:
-        return supervisors
-    instances = [instance.name for supervisor in supervisors for instance in supervisor.instances]
-    try:
-        wanted = names.select(name, instances)
-    except names.UnknownNameError as error:
-        raise CommandError(str(error)) from error
-    narrowed = [s._replace(instances=[i for i in s.instances if i.name in wanted]) for s in supervisors]
-    return [supervisor for supervisor in narrowed if supervisor.instances]
+    of_supervisors = [Section(supervisor, rows(supervisor.instances)) for supervisor in runs.supervisors]
+    return [*of_supervisors, *([Section(None, rows(runs.commands))] if runs.commands else [])]

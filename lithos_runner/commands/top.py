@@ -55,8 +55,8 @@ def _draw(observer: Observer, meter: CpuMeter, name: str | None, note: str) -> N
 
 
 def _lines(observer: Observer, meter: CpuMeter, name: str | None) -> list[str]:
-    supervisors = ps.chosen(observer.supervisors(), name)
-    cpu = meter.measure(observer, [i for s in supervisors for i in s.instances], time.monotonic())
+    runs = ps.Runs(observer.supervisors(), observer.commands()).only(name)
+    cpu = meter.measure(observer, runs.instances, time.monotonic())
     now = time.time()
-    sections = ps.sections(observer, supervisors, now, cpu)
+    sections = ps.sections(observer, runs, now, cpu)
     return table.table(sections, now, place.style(sys.stdout), table.COLUMNS)

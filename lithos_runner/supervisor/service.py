@@ -104,10 +104,11 @@ class Service:
 
     @property
     def phase(self) -> str:
-        """How far it has come: rolling, settled, rolling back, rolled back, or failing: it may never get there."""
+        """How far it has come: rolling, settled, rolling back, rolled back, failing (it may get there), or given up."""
         settled = rollout.settled(self._goal(), self._slots())
         if not settled and self._trouble():
-            return "failing"
+            given_up = any(one.machine.state is State.FAILED for one in self._of_the_goal())
+            return "given up" if given_up else "failing"
         if self.rejected == self.generation:
             return "rolled back" if settled else "rolling back"
         return "settled" if settled else "rolling"
@@ -179,12 +180,14 @@ class Service:
         self._soon()
 
     def stop(self, *, again: bool) -> None:
-        """End all instances now; ``again``: kill those that have not ended by their stop signal."""
+        """End all instances; ``again``: kill those that have not ended yet."""
         self._retired = True
         self.goal = self.goal._replace(instances=0)
         for instance in list(self.instances.values()):
-            hurry = again and instance.machine.state is State.STOPPING
-            instance.on(Event.TIMEOUT if hurry else Event.STOP)
+            if again:
+                instance.hurry()
+            else:
+                instance.leave()
 
     def _aim(self, group: Group, reason: str = "") -> None:
         self.goal, self.reason = group, reason

@@ -200,8 +200,23 @@ class Supervised:
 
         Of a shared listener new connections come until the application itself stops accepting, at its stop signal.
         """
-        steered = any(port.reuse_port for port in self.group.ports)
-        self.on(Event.DRAIN if steered else Event.STOP)
+        self.on(Event.DRAIN if self._steered else Event.STOP)
+
+    @property
+    def _steered(self) -> bool:
+        return any(port.reuse_port for port in self.group.ports)
+
+    def hurry(self) -> None:
+        """End now: somebody waits no longer for what it has still to do."""
+        self.on(Event.STOP)
+        if self.machine.state is State.STOPPING:
+            self.on(Event.TIMEOUT)
+
+    @property
+    def time_to_leave(self) -> float:
+        """Seconds after which it has ended, by itself or killed, when it is told to ``leave`` now."""
+        policy = self.group.policy
+        return policy.kill_timeout + (policy.drain_timeout if self._steered else 0.0)
 
     def _overdue(self) -> None:
         self.on(Event.TIMEOUT)

@@ -165,7 +165,8 @@ def test_a_first_version_that_fails_is_said_and_another_process_is_not_waited_fo
     running = shop(real_tree, port)
     real_tree.image("bad", EXITS, restart_timeout=600)
     entries = {"web": real_tree.entry("v1", 2), "job": real_tree.entry("bad")}
-    done = real_tree.command("switch", "shop", str(real_tree.processes("shop", entries, "new.yaml")))
+    new = real_tree.processes("shop", entries, "new.yaml")
+    done = real_tree.command("switch", "--timeout", "0", "shop", str(new))
     assert done.returncode == 1
     assert "lithos: shop/job does not get ready: shop/job.0 exited with code 1 after " in done.stderr
     entries["web"] = real_tree.entry("v2", 2)

@@ -98,6 +98,14 @@ class Listeners:
         for port in ports:
             self._attempt(lambda opened: opened.leave_rotation(slot), port)
 
+    def refuse(self) -> None:
+        """Refuse new connections from now on, where those that wait stay: with `reuse-port`."""
+        for opened in self._opened.values():
+            try:
+                opened.refuse()
+            except ListenFailed as error:
+                self._around.say(f"{error}; new ones are let in until the last instance has ended")
+
     def add_exception(self, port: Port, slot: str, source: tuple[str, int]) -> None:
         """Let TCP connections from this numeric address and port reach the slot, even if it is not in rotation.
 
