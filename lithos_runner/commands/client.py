@@ -163,7 +163,7 @@ class _Progress:
 
     def show(self, services: list[dict[str, Any]]) -> None:
         text = ", ".join(f"{one['name']}: {one['phase']}, {one['ready']}/{one['instances']} ready" for one in services)
-        if text == self._last:
+        if text in ("", self._last):  # "": what was there is not configured any more
             return
         self._last = text
         print(f"\r\033[K{text}" if self._terminal else text, end="" if self._terminal else "\n", file=sys.stderr)
