@@ -12,7 +12,7 @@ import attrs
 from . import rules
 from .container import Container, ContainerFile
 from .declarations import faults_of_values, missing_values
-from .errors import ConfigErrors, Error, Place, quoted
+from .errors import ConfigErrors, Error, Place, did_you_mean, quoted
 from .files import HostFiles, RootedFiles, Unreadable
 from .formats import name_of_component
 from .kinds import Kind
@@ -198,6 +198,10 @@ class _Reader:
             message = f"cannot list {directory}: {error.strerror}"
             self.report([master.error(("sandboxes-dir",), message)], EVERYTHING)
             return
+        names = [file.removesuffix(".yaml") for file in files]
+        for name in self.alternates.keys() - names:
+            message = f"leads to no sandbox {quoted(name)}{did_you_mean(name, names)}"
+            self.report([master.error((), message)], name)
         for file in files if self.only is None else {f"{self.only}.yaml"} & {*files}:
             self.sandbox(os.path.join(directory, file), _join(here, settings.processes_dir))
         for clash, *meetings in rules.clashes(self.meetings):

@@ -94,6 +94,9 @@ def test_another_process_file_is_tried(real_tree: RealTree) -> None:
     ]
     done = real_tree.command("plan", "--sandbox", "shop")
     assert (done.returncode, done.stderr) == (2, "lithos: --sandbox and --alternate-config go together\n")
+    done = real_tree.command("plan", "--sandbox", "shup", "--alternate-config", str(new))
+    assert (done.returncode, done.stdout) == (2, "nothing to do: 1 kept\n")
+    assert done.stderr == f"{real_tree.master_file}:1:1: leads to no sandbox 'shup', did you mean 'shop'?\n"
     running.stop()
 
 
