@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from lithos_runner.commands import CommandError
-from lithos_runner.status import names, place, table
+from lithos_runner.status import names, place, processes, table
 from lithos_runner.status.readings import Life, Observer, life
 from lithos_runner.status.report import report
 from lithos_runner.status.table import Row, Section
@@ -48,13 +48,24 @@ def run(args: Namespace) -> int:
         supervisors = chosen(observer.supervisors(), args.name)
         if args.json:
             print(json.dumps(report(observer, supervisors), indent=2))
-        elif not supervisors:
-            print(NOTHING_RUNS, file=sys.stderr)
-        else:
-            now = time.time()
-            shown = table.table(sections(observer, supervisors, now), now, place.style(sys.stdout), COLUMNS)
-            print("\n".join(shown))
+            return 0
+        now = time.time()
+        for line in table.table(sections(observer, supervisors, now), now, place.style(sys.stdout), COLUMNS):
+            print(line)
+        for sentence in absent(observer, supervisors):
+            print(sentence, file=sys.stderr)
     return 0
+
+
+def absent(observer: Observer, supervisors: list[Supervisor]) -> list[str]:
+    """What is to be said beside the table of `supervisors`: who was killed, or that nothing runs."""
+    return [_of_killed(each) for each in observer.killed()] or ([] if supervisors else [NOTHING_RUNS])
+
+
+def _of_killed(supervisor: Supervisor) -> str:
+    left = [one for one in supervisor.instances if one.pid and processes.is_alive(one.pid, one.pid_start)]
+    goes_on = f"{len(left)} instance(s) go on without it: start it again, and it takes them over"
+    return f"lithos: the supervisor of {supervisor.config} was killed; {goes_on}"
 
 
 def sections(
