@@ -83,9 +83,10 @@ def _left_behind(master: str) -> list[dict[str, Any]]:
     with Observer() as observer:
         killed = [each for each in observer.killed() if os.path.realpath(each.config) == os.path.realpath(master)]
     try:
-        return [record["goal"] for each in killed for record in store.read_services(each.runtime)]
+        goals: list[Any] = [record["goal"] for each in killed for record in store.read_services(each.runtime)]
     except PermissionError as error:
         raise CommandError(f"cannot read {error.filename}: {error.strerror}; try it as root") from error
+    return goals
 
 
 def _report(planned: list[Change], faults: list[str]) -> dict[str, Any]:
