@@ -142,11 +142,9 @@ def require(config: str | None, name: str | None = None) -> Client:
     return client
 
 
-def add_config(parser: argparse.ArgumentParser) -> None:
-    """Add -C, which chooses a supervisor."""
-    parser.add_argument(
-        "-C", "--config", metavar="FILE", help="of the supervisor with this file (default: the one that has NAME)"
-    )
+def add_config(parser: argparse.ArgumentParser, default: str = "the one that has NAME") -> None:
+    """Add -C, which chooses a supervisor; ``default`` says which one it is without it."""
+    parser.add_argument("-C", "--config", metavar="FILE", help=f"of the supervisor with this file (default: {default})")
 
 
 def add_no_wait(parser: argparse.ArgumentParser) -> None:

@@ -43,7 +43,7 @@ class AlreadyRunning(Exception):
 
     def __init__(self, runtime: str, pid: int | None) -> None:
         who = "a supervisor that starts just now" if pid is None else f"the supervisor with pid {pid}"
-        super().__init__(f"cannot lock {runtime}: {who} holds it, stop that one or choose another name")
+        super().__init__(f"cannot lock {runtime}: {who} holds it, stop that one or choose another name or runtime-dir")
         self.pid = pid
 
 

@@ -108,6 +108,13 @@ def test_what_lithos_run_runs_is_scaled_until_it_ends(real_host: RealHost) -> No
     running.stop()
 
 
+@pytest.mark.parametrize("name", ["shop", "shop/", "/web", "shop/web.0", ""])
+def test_a_process_is_scaled_and_nothing_else(real_tree: RealTree, name: str) -> None:
+    done = real_tree.lithos("scale", name, "2")
+    assert done.returncode == 2
+    assert done.stderr.endswith(f"error: argument NAME: {name!r} is not SANDBOX/PROCESS, such as shop/web\n")
+
+
 @pytest.mark.parametrize("number", ["-1", "10001", "two", ""])
 def test_what_is_no_number_is_refused(real_tree: RealTree, number: str) -> None:
     done = real_tree.lithos("scale", "shop/web", number)
