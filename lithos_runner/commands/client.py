@@ -167,11 +167,9 @@ def require(config: str | None, name: str | None = None) -> Client:
     return client
 
 
-def add_config(parser: argparse.ArgumentParser) -> None:
-    """Add -C, which chooses a supervisor."""
-    parser.add_argument(
-        "-C", "--config", metavar="FILE", help="of the supervisor with this file (default: the one that has NAME)"
-    )
+def add_config(parser: argparse.ArgumentParser, default: str = "the one that has NAME") -> None:
+    """Add -C, which chooses a supervisor; ``default`` says which one it is without it."""
+    parser.add_argument("-C", "--config", metavar="FILE", help=f"of the supervisor with this file (default: {default})")
 
 
 def add_timeout(parser: argparse.ArgumentParser) -> None:
@@ -212,7 +210,7 @@ class _Progress:
 
     def show(self, services: list[dict[str, Any]]) -> None:
         text = ", ".join(f"{one['name']}: {one['phase']}, {one['ready']}/{one['instances']} ready" for one in services)
-        if text == self._last:
+        if text in ("", self._last):  # "": what was there is not configured any more
             return
         self._last = text
         print(f"\r\033[K{text}" if self._terminal else text, end="" if self._terminal else "\n", file=sys.stderr)

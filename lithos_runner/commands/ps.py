@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from lithos_runner.commands import CommandError
-from lithos_runner.status import names, place, table
+from lithos_runner.status import names, place, processes, table
 from lithos_runner.status.readings import Life, Observer, life
 from lithos_runner.status.report import report
 from lithos_runner.status.table import Row, Section
@@ -51,12 +51,12 @@ def run(args: Namespace) -> int:
         runs = Runs(observer.supervisors(), observer.commands()).only(args.name)
         if args.json:
             print(json.dumps(report(observer, *runs), indent=2))
-        elif not any(runs):
-            print(NOTHING_RUNS, file=sys.stderr)
-        else:
-            now = time.time()
-            shown = table.table(sections(observer, runs, now), now, place.style(sys.stdout), COLUMNS)
-            print("\n".join(shown))
+            return 0
+        now = time.time()
+        for line in table.table(sections(observer, runs, now), now, place.style(sys.stdout), COLUMNS):
+            print(line)
+        for sentence in absent(observer, empty=not any(runs)):
+            print(sentence, file=sys.stderr)
     return 0
 
 
@@ -85,6 +85,17 @@ class Runs(NamedTuple):
         narrowed = [s._replace(instances=[i for i in s.instances if i.name in wanted]) for s in self.supervisors]
         commands = [command for command in self.commands if command.name in wanted]
         return Runs([supervisor for supervisor in narrowed if supervisor.instances], commands)
+
+
+def absent(observer: Observer, *, empty: bool) -> list[str]:
+    """What is to be said beside a table, or when it is `empty`: who was killed, or that nothing runs."""
+    return [_of_killed(each) for each in observer.killed()] or ([NOTHING_RUNS] if empty else [])
+
+
+def _of_killed(supervisor: Supervisor) -> str:
+    left = [one for one in supervisor.instances if one.pid and processes.is_alive(one.pid, one.pid_start)]
+    goes_on = f"{len(left)} instance(s) go on without it: start it again, and it takes them over"
+    return f"lithos: the supervisor of {supervisor.config} was killed; {goes_on}"
 
 
 def sections(observer: Observer, runs: Runs, now: float, cpu: Mapping[Life, float] = _NO_CPU) -> list[Section]:

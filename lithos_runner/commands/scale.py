@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import argparse
 
 from . import CommandError, client
 from .supervise import count
-
-if TYPE_CHECKING:
-    import argparse
 
 HELP = "change the number of instances of a process"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("name", metavar="NAME", help="SANDBOX/PROCESS")
+    parser.add_argument("name", metavar="NAME", type=_process, help="SANDBOX/PROCESS")
     parser.add_argument("instances", metavar="N", type=count, help="how many instances there shall be")
     client.add_config(parser)
     client.add_timeout(parser)
@@ -23,6 +20,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "With `lithos tree` it writes N into the sandbox's process file, where it lasts; with `lithos run` it lasts "
         "until the supervisor ends. Exit code 1: not all of them got ready; what was changed stays so."
     )
+
+
+def _process(text: str) -> str:
+    sandbox, _, process = text.partition("/")
+    if not sandbox or not process or "." in process:
+        raise argparse.ArgumentTypeError(f"{text!r} is not SANDBOX/PROCESS, such as shop/web")
+    return text
 
 
 def run(arguments: argparse.Namespace) -> int:

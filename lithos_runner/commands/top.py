@@ -33,7 +33,7 @@ def run(args: Namespace) -> int:
     with Observer() as observer:
         meter = CpuMeter()
         if not _lines(observer, meter, args.name):
-            print(ps.NOTHING_RUNS, file=sys.stderr)
+            print(*ps.absent(observer, empty=True), sep="\n", file=sys.stderr)
             return 0
         if args.once or not (sys.stdin.isatty() and sys.stdout.isatty()):
             time.sleep(FIRST)
@@ -50,7 +50,7 @@ def _draw(observer: Observer, meter: CpuMeter, name: str | None, note: str) -> N
     with screen() as terminal:
         while terminal.key(wait) not in ("q", "Q"):
             below = ["", note] if note else []
-            terminal.draw([*(_lines(observer, meter, name) or [ps.NOTHING_RUNS]), *below])
+            terminal.draw([*(_lines(observer, meter, name) or ps.absent(observer, empty=True)), *below])
             wait = PERIOD
 
 

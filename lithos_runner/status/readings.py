@@ -176,7 +176,7 @@ class Observer:
         """The supervisors that live, in the order of their runtime directories."""
         # What is not seen in this look is not carried into the next one.
         self._known, self._parsed = self._parsed, {}
-        found = [supervisor for runtime in store.registered() if (supervisor := self._supervisor(runtime))]
+        found = [supervisor for runtime in store.registered() if (supervisor := self._supervisor(runtime, lives=True))]
         self._close(self._groups.keys() - {life(i) for supervisor in found for i in supervisor.instances})
         return found
 
@@ -184,6 +184,10 @@ class Observer:
         """The one-off commands that run: instances whose number is the pid of their `lithos cmd`."""
         said = filter(None, map(_instance, store.read_commands()))
         return sorted((one for one in said if one.pid and processes.is_alive(one.pid, one.pid_start)), key=_order)
+
+    def killed(self) -> list[Supervisor]:
+        """Those that died without having stopped their instances, which the next one of each will take over."""
+        return [supervisor for runtime in store.registered() if (supervisor := self._supervisor(runtime, lives=False))]
 
     def observe(self, instance: Instance) -> Observation:
         """Look at the processes of an instance."""
@@ -219,9 +223,9 @@ class Observer:
         for key in list(lives):
             self._groups.pop(key).close()
 
-    def _supervisor(self, runtime: str) -> Supervisor | None:
+    def _supervisor(self, runtime: str, *, lives: bool) -> Supervisor | None:
         value = store.read_supervisor(runtime)
-        if value is None or not _lives(runtime, value):
+        if value is None or _lives(runtime, value) is not lives:
             return None
         try:
             fields = _checked(value, _SUPERVISOR)

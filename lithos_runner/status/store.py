@@ -5,6 +5,7 @@
     <root>/supervisors/<id>                            -> a runtime directory
     <runtime>/lock                                     flock'd for as long as the supervisor lives
     <runtime>/supervisor.json                          what it supervises
+    <runtime>/master.pid                               its process id, for who would send it a signal
     <runtime>/state/<sandbox>:<process>.<index>.json   one for each instance
     <runtime>/services/<sandbox>:<process>.json        one for each process group, for the supervisor's successor
     <root>/commands/<sandbox>:cmd.<process>.<pid>.json one for each one-off command, which has no supervisor
@@ -31,6 +32,7 @@ DEFAULT_ROOT = "/run/lithos"
 
 _LOCK = "lock"
 _SUPERVISOR = "supervisor.json"
+_PID = "master.pid"  # lithos's name
 _STATE = "state"
 _SETTING_UP = 5.0  # seconds that the set-up of an instance takes at most, until it has closed what it inherited
 _SERVICES = "services"
@@ -44,7 +46,7 @@ class AlreadyRunning(Exception):
 
     def __init__(self, runtime: str, pid: int | None) -> None:
         who = "a supervisor that starts just now" if pid is None else f"the supervisor with pid {pid}"
-        super().__init__(f"cannot lock {runtime}: {who} holds it, stop that one or choose another name")
+        super().__init__(f"cannot lock {runtime}: {who} holds it, stop that one or choose another name or runtime-dir")
         self.pid = pid
 
 
@@ -88,8 +90,9 @@ def claim(runtime: str, held: int | None = None) -> int:
         if os.fstat(lock).st_nlink:
             break
         os.close(lock)  # that supervisor removed the file after we had opened it
-    with suppress(FileNotFoundError):
-        os.unlink(os.path.join(runtime, _SUPERVISOR))
+    for name in (_SUPERVISOR, _PID):
+        with suppress(FileNotFoundError):
+            os.unlink(os.path.join(runtime, name))
     return lock
 
 
@@ -174,6 +177,7 @@ class StateDirectory:
         """
         started = {"pid_start": processes.start_time(os.getpid())}
         self._write(self._runtime_fd, _SUPERVISOR, {**supervisor, **started})
+        self._write(self._runtime_fd, _PID, os.getpid())
 
     def write_instance(self, instance: Mapping[str, object]) -> None:
         """Say what an instance is: the fields of `readings.Instance`, and others for the supervisor's own use."""
@@ -191,7 +195,7 @@ class StateDirectory:
         """Remove what was said of the process group `name`, if anything."""
         self._unlink(self._services_fd, _file_name(name))
 
-    def _write(self, directory: int, name: str, value: Mapping[str, object]) -> None:
+    def _write(self, directory: int, name: str, value: Mapping[str, object] | int) -> None:
         text = _encode(value)
         if self._said.get((directory, name)) != hash(text):
             _replace(directory, name, text.encode())
@@ -212,7 +216,7 @@ class StateDirectory:
                 os.rmdir(path)
         with suppress(FileNotFoundError):
             os.unlink(_registration(self._runtime))
-        for name in (_SUPERVISOR, _LOCK):
+        for name in (_SUPERVISOR, _PID, _LOCK):
             with suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=self._runtime_fd)
         for descriptor in (self._services_fd, self._state_fd, self._runtime_fd):
@@ -225,8 +229,9 @@ class StateDirectory:
 
 def _remove_halves(runtime: str) -> None:
     """Remove what a predecessor was writing when it was killed."""
-    with suppress(FileNotFoundError):
-        os.unlink(os.path.join(runtime, f".{_SUPERVISOR}"))
+    for name in (_SUPERVISOR, _PID):
+        with suppress(FileNotFoundError):
+            os.unlink(os.path.join(runtime, f".{name}"))
     for directory in (_STATE, _SERVICES):
         path = os.path.join(runtime, directory)
         for name in os.listdir(path):

@@ -70,6 +70,11 @@ class Tree:
         needed = {file.partition(".")[0] for file in limits}
         return sorted(needed if self.mode == OFF else needed - self._usable)
 
+    @property
+    def restricted_by(self) -> str:
+        """What has it that ``not_enforced`` is not empty, as a user knows it."""
+        return "cgroup-controllers" if self.mode == ENFORCE else f"--limits {self.mode}"
+
     def check(self, limits: Iterable[str]) -> None:
         """Raise cgroup.ControllerMissing when a limit must be enforced and cannot be."""
         if self.mode == ENFORCE:

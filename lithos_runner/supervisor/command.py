@@ -79,7 +79,7 @@ def run(command: Command, tree: Tree) -> int:
     limits = [*command.group.limits, *command.sandbox_limits]
     tree.check(limits)
     if missing := tree.not_enforced(limits):
-        say(f"limits are not enforced for: {', '.join(missing)} (--limits {tree.mode})", WARN)
+        say(f"limits are not enforced for: {', '.join(missing)} ({tree.restricted_by})", WARN)
     with ExitStack() as stack:
         running = _Running(command, tree, stack)
         running.start()

@@ -201,7 +201,7 @@ class Supervisor:
         self._take_in(desired)
         missing = sorted({name for group in desired.groups for name in self._tree.not_enforced(group.limits)})
         if missing:
-            say(f"limits are not enforced for: {', '.join(missing)} (--limits {self._tree.mode})", WARN)
+            say(f"limits are not enforced for: {', '.join(missing)} ({self._tree.restricted_by})", WARN)
         for group in desired.groups:
             ports = ", ".join(port.address for port in group.ports)
             where = f" listening on {ports}" if ports else ""

@@ -122,6 +122,24 @@ def test_a_name_chooses_a_command(host: Host, name: str) -> None:
     store.forget_command("shop/cmd.migrate.4711")
 
 
+def test_a_killed_supervisor_is_said_to_be(host: Host) -> None:
+    killed = host.supervisor()
+    killed.tell("write_instance", state_of(host.instance()))
+    killed.tell("write_instance", state_of(None, index=1))
+    killed.kill()
+    sentence = (
+        "lithos: the supervisor of /etc/lithos/hello.yaml was killed; 1 instance(s) go on without it: "
+        "start it again, and it takes them over\n"
+    )
+    for command in ("ps", "top"):
+        done = lithos(command)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", sentence)
+    host.supervisor("other", config="/etc/lithos/other.yaml")
+    done = lithos("ps")
+    assert done.stdout.startswith("/etc/lithos/other.yaml  pid ")
+    assert done.stderr == sentence
+
+
 @pytest.mark.parametrize(
     ("name", "shown"), [("run/hello", ["run/hello.0", "run/hello.1"]), ("web/api.0", ["web/api.0"])]
 )

@@ -170,6 +170,13 @@ def test_what_is_no_timeout_is_refused(real_tree: RealTree, timeout: str) -> Non
     assert (done.returncode, "is not a number of seconds" in done.stderr) == (2, True)
 
 
+@pytest.mark.parametrize("name", ["shop", "shop/", "/web", "shop/web.0", ""])
+def test_a_process_is_scaled_and_nothing_else(real_tree: RealTree, name: str) -> None:
+    done = real_tree.lithos("scale", name, "2")
+    assert done.returncode == 2
+    assert done.stderr.endswith(f"error: argument NAME: {name!r} is not SANDBOX/PROCESS, such as shop/web\n")
+
+
 @pytest.mark.parametrize("number", ["-1", "10001", "two", ""])
 def test_what_is_no_number_is_refused(real_tree: RealTree, number: str) -> None:
     done = real_tree.lithos("scale", "shop/web", number)

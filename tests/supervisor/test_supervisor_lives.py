@@ -267,7 +267,7 @@ def test_a_name_that_runs_is_refused_and_the_first_goes_on(real_host: RealHost) 
     assert done.returncode == 1
     assert done.stderr == (
         f"lithos: cannot lock {real_host.runtime}/run-{first.name}: the supervisor with pid {first.pid} holds it, "
-        "stop that one or choose another name\n"
+        "stop that one or choose another name or runtime-dir\n"
     )
     assert request(port) == f"run/{first.name}.0"
     assert first.instances()[0]["restarts"] == 0
