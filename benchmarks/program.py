@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+# For applications: an instance's user can reach it, which is not so for every virtual environment.
+PYTHON = "/usr/bin/python3"
 LITHOS = (sys.executable, "-m", "lithos_runner.commands.main")
 
 

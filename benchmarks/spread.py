@@ -34,7 +34,6 @@ from . import program
 
 INSTANCES = 4
 PATIENCE = 60.0  # seconds
-PYTHON = "/usr/bin/python3"  # the instances' user can reach it, which is not so for every virtual environment
 
 _ANSWER = """
 import os, selectors, socket
@@ -95,7 +94,7 @@ def own_applications() -> dict[str, dict[str, Any]]:
         port = probe.getsockname()[1]
     return {
         name: {
-            "executable": PYTHON,
+            "executable": program.PYTHON,
             "arguments": ["-I", "-S", "-c", _ANSWER + source],
             "tcp-ports": {port: {"fd": 3, "host": "127.0.0.1"}},
         }

@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from real_host import PATIENCE, Lines, ask, children, until
+from real_host import PATIENCE, PYTHON, Lines, ask, children, until
 
 import cgroup
+from benchmarks import images
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,8 +28,6 @@ USER = 65534
 
 # Those of files, and those of `systemctl set-property --runtime`.
 _DROP_INS = [Path("/run/systemd", directory, "lithos.service.d") for directory in ("system", "system.control")]
-_MOUNT_POINTS = ("dev", "etc", "proc", "run", "sys", "tmp")
-_PYTHON = Path("/usr/bin/python3.11")
 
 
 def run(*command: str) -> str:
@@ -38,18 +37,6 @@ def run(*command: str) -> str:
     )
     assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
     return done.stdout.strip()
-
-
-def make_image() -> None:
-    """Take the host's interpreter by hard links: nothing is copied."""
-    for name in (*_MOUNT_POINTS, "config", "usr/bin", "usr/lib"):
-        (IMAGE / name).mkdir(parents=True)
-    libraries = [Path(word) for word in run("ldd", str(_PYTHON)).split() if word.startswith("/")]
-    for path in (_PYTHON, *libraries):
-        target = IMAGE / path.relative_to("/")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.hardlink_to(path.resolve())
-    run("cp", "--archive", "--link", "/usr/lib/python3.11", str(IMAGE / "usr/lib"))
 
 
 class Journal(Lines):
@@ -74,7 +61,8 @@ class TreeService:
     """
 
     def __init__(self) -> None:
-        make_image()
+        images.make(IMAGE, images.python("select", "signal", "socket"))
+        (IMAGE / "config").mkdir()
         for directory in ("sandboxes", "processes"):
             (ETC / directory).mkdir(parents=True)
         run("systemctl", "link", str(UNIT))
@@ -102,7 +90,7 @@ class TreeService:
     def container(self, version: str, program: str, port: int | None = None, **keys: Any) -> None:
         """Write the container file of a Python program that gets `port` as descriptor 3."""
         ports = {"tcp-ports": {str(port): {"fd": 3, "host": "127.0.0.1"}}} if port else {}
-        command = {"executable": str(_PYTHON), "arguments": ["-I", "-S", "-c", program]}
+        command = {"executable": PYTHON, "arguments": ["-I", "-S", "-c", program]}
         _write(IMAGE / f"config/{version}.yaml", {**command, **ports, **_dashed(keys)})
 
     def processes(self, sandbox: str, file: Path | None = None, **entries: dict[str, Any]) -> Path:

@@ -10,8 +10,8 @@ from pathlib import Path
 import cgroup
 from lithos_runner.status.readings import Observer
 
-from ..program import LITHOS, Failed
-from . import image
+from .. import images
+from ..program import LITHOS, PYTHON, Failed
 from .contenders import Report
 from .invariants import Instance
 from .stage import (
@@ -20,7 +20,6 @@ from .stage import (
     INSTANCES,
     MEMORY_LIMIT,
     PATIENCE,
-    PYTHON,
     Stage,
     kill,
     release,
@@ -50,7 +49,7 @@ class Site:
         """Write the master and the sandbox file, and make what all images have in common. JSON is YAML."""
         for name in ("sandboxes", "processes", "images"):
             (self._folder / name).mkdir()
-        image.make(self._folder / "base")
+        images.make(self._folder / "base", images.python("__future__", "asyncio", "pathlib", "threading"))
         master = {
             "runtime-dir": self._runtime,
             "default-log-dir": f"{self._folder}/logs",
@@ -70,7 +69,7 @@ class Site:
     def image(self, version: str, behaviour: str) -> None:
         """Make the image of a version: a Python, the application, and its container file."""
         root = self.root(version)
-        image.copy(self._folder / "base", root)
+        images.copy(self._folder / "base", root)
         release(root / "app", version, behaviour)
         self.write(f"images/{version}/web.yaml", self._container())
 

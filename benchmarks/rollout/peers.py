@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from ..program import Failed
+from ..program import PYTHON, Failed
 from .contenders import Report
 from .stage import (
     BACKLOG,
@@ -18,7 +18,6 @@ from .stage import (
     INSTANCES,
     MEMORY_LIMIT,
     PATIENCE,
-    PYTHON,
     Stage,
     children,
     kill,

@@ -20,14 +20,14 @@ from pathlib import Path
 import cgroup
 
 from .. import program
-from ..program import Failed
+from ..program import PYTHON, Failed
 from . import invariants
 from .history import BEHAVIOURS, Action, Expected, Goal, Step, Victim, history
 from .invariants import Bounds, Instance
 from .lithos import NAME, SANDBOX, Lithos, LithosReusePort, LithosShared
 from .load import Plan
 from .samples import Sample
-from .stage import COMMAND_TIME, INSTANCES, PYTHON, kill, stage, until
+from .stage import COMMAND_TIME, INSTANCES, kill, stage, until
 from .trial import WARM_UP, Generator
 
 _LOOK = 0.05  # seconds between two looks at the instances

@@ -17,7 +17,6 @@ import cgroup
 
 from ..program import Failed
 
-PYTHON = "/usr/bin/python3"  # for the application: an instance's user can reach it
 INSTANCES = 4
 MEMORY_LIMIT = 64 << 20  # bytes per instance
 BACKLOG = 2048  # the same for everyone, so that a stall fills nobody's queue

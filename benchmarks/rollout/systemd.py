@@ -6,9 +6,9 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from ..program import Failed
+from ..program import PYTHON, Failed
 from .contenders import Report
-from .stage import BACKLOG, COMMAND_TIME, INSTANCES, MEMORY_LIMIT, PYTHON, Stage, kill, run
+from .stage import BACKLOG, COMMAND_TIME, INSTANCES, MEMORY_LIMIT, Stage, kill, run
 
 _UNITS = Path("/run/systemd/system")  # units of the administrator that do not survive a boot, see systemd.unit(5)
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,10 +12,10 @@ from typing import NamedTuple
 
 import cgroup
 
+from .. import images
+
 USER = 65534
 PROGRAM = "/bin/sleep"
-_MOUNT_POINTS = ("dev", "proc", "sys", "tmp", "etc")
-_LIBRARY = re.compile(r"(/\S+) \(0x")  # in a line of ldd(1)
 # For state and logs. ext4 looks for an inode that nobody has deleted in the last seconds (recently_deleted() in
 # fs/ext4/ialloc.c): where others delete many files, making one takes as long as a start.
 _MEMORY = "/dev/shm"
@@ -51,12 +48,14 @@ class Site:
         self.runtime = runtime
         self.master = directory / "master.yaml"
         self.slice = f"{directory.name}.slice"
+        self._base = directory / "base"
 
     def write(self, shape: Shape) -> None:
         """Write all of it."""
         for name in ("sandboxes", "processes", "images"):
             (self.directory / name).mkdir(parents=True)
         self.write_master()
+        images.make(self._base, images.programs(PROGRAM))
         for number in range(shape.images):
             self._image(number, shape)
         for number in range(shape.sandboxes):
@@ -80,17 +79,7 @@ class Site:
         return path
 
     def _image(self, number: int, shape: Shape) -> None:
-        root = self.directory / "images" / f"app-{number}"
-        for name in _MOUNT_POINTS:
-            (root / name).mkdir(parents=True)
-        for path in _files():
-            # All images share the files, as those of image stores do.
-            first, inside = self.directory / "files" / path.lstrip("/"), root / path.lstrip("/")
-            inside.parent.mkdir(parents=True, exist_ok=True)
-            if not first.exists():
-                first.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(path, first)
-            os.link(first, inside)
+        images.copy(self._base, self.directory / "images" / f"app-{number}")
         keys = {
             "executable": PROGRAM,
             "arguments": ["1000000"],
@@ -122,12 +111,6 @@ class Site:
             for each in range(number, shape.processes, shape.sandboxes)
         }
         self._write(f"processes/{name}.yaml", entries)
-
-
-def _files() -> list[str]:
-    """The program and its libraries, by the names under which the dynamic loader looks for them."""
-    listed = subprocess.run(["ldd", PROGRAM], capture_output=True, text=True, check=True).stdout
-    return [PROGRAM, *_LIBRARY.findall(listed)]
 
 
 class Sites:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from benchmarks.rollout import image, invariants, results
+from benchmarks.rollout import invariants, results
 from benchmarks.rollout.lithos import NAME, Lithos, LithosReusePort, LithosShared
 from benchmarks.rollout.load import Plan
-from benchmarks.rollout.stage import PYTHON, kill, run, stage, until
+from benchmarks.rollout.stage import kill, run, stage, until
 from benchmarks.rollout.trial import SCENARIOS, Generator, perform
 
 OURS = [LithosShared, LithosReusePort]
@@ -104,13 +103,3 @@ def test_the_supervisor_dies_in_the_middle_of_a_roll_out(kind: type[Lithos]) -> 
         assert until(lambda: versions(service) == ["v2"] * 4 and service.site.are_ready())
         samples = load.finish()
     assert list(invariants.requests(samples)) == []
-
-
-def test_an_image_has_all_that_its_python_needs() -> None:
-    with stage() as place:
-        image.make(place.folder / "base")
-        image.copy(place.folder / "base", place.folder / "copy")
-        program = ("chroot", str(place.folder / "copy"), PYTHON, "-ISc", "import asyncio, ssl; print(ssl.__file__)")
-        ended = subprocess.run(program, capture_output=True, text=True, check=False)
-        assert (ended.stderr, ended.returncode) == ("", 0)
-        assert (place.folder / "copy" / ended.stdout.strip().lstrip("/")).exists()

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.program import PYTHON
 from benchmarks.rollout import load
 from benchmarks.rollout.load import Answer, Connection, Load, Plan
 from benchmarks.rollout.samples import Outcome, Sample
-from benchmarks.rollout.stage import APPLICATION, PYTHON, release
+from benchmarks.rollout.stage import APPLICATION, release
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\nConnection: keep-alive\r\n\r\nv1 a\ndone\n"
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import fcntl
-import functools
 import json
 import os
 import select
-import shutil
 import subprocess
 import termios
 import time
@@ -19,11 +17,12 @@ import pytest
 from real_host import LITHOS, PATIENCE, leaving_nothing, until
 from real_tree import USER, RealTree, RunningTree, dashed, yaml_of
 
+from benchmarks import images
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-PROGRAMS = ("sh", "cat", "sleep", "stty", "seq", "id")
+PROGRAMS = ("/bin/sh", "/bin/cat", "/bin/sleep", "/bin/stty", "/bin/seq", "/bin/id")
 
 
 class Terminal:
@@ -86,15 +85,6 @@ class Terminal:
             self.hang_up()
 
 
-@functools.cache
-def programs() -> dict[str, str]:
-    """Where each file of an image with a shell is on this host."""
-    tools = [shutil.which(name, path=SYSTEM_PATH) or name for name in PROGRAMS]
-    linked = subprocess.run(["ldd", *tools], capture_output=True, text=True, check=True).stdout.split()
-    libraries = {word: word for word in linked if word.startswith("/") and not word.endswith(":")}
-    return {f"/bin/{name}": tool for name, tool in zip(PROGRAMS, tools, strict=True)} | libraries
-
-
 class CommandHost(RealTree):
     """The sandbox `shop` with the image `v1`, which holds a shell."""
 
@@ -104,16 +94,11 @@ class CommandHost(RealTree):
         self.data = self.directory / "data"
         self.data.mkdir()
         self.shop()
-        self._root = self.images / "v1"
         self._entries: dict[str, dict[str, Any]] = {}
         self._started: list[subprocess.Popen[bytes]] = []
         self._terminals: list[Terminal] = []
-        for name in ("dev", "proc", "sys", "tmp", "data"):
-            (self._root / name).mkdir(parents=True)
-        for inside, source in programs().items():
-            target = self._root / inside.lstrip("/")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(source, target)
+        images.make(self.images / "v1", images.programs(*PROGRAMS))
+        (self.images / "v1" / "data").mkdir()
 
     # The files.
 

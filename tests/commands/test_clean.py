@@ -7,7 +7,6 @@ import json
 import os
 import pty
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "config"))
 from etc import PROCESS, SANDBOX, Etc
 from real_host import LITHOS, PATIENCE, RealHost, real_host, until
 
+from benchmarks import images
 from lithos_runner.commands import clean
 from lithos_runner.config import history, load_host
 
@@ -242,25 +242,10 @@ def test_another_user_cannot_look_at_what_runs(site: Site) -> None:
 
 # Instances
 
-TREE = ("bin", "dev", "proc", "run", "sys", "tmp")
-
-
-def programs(image: Path, *paths: str) -> None:
-    """Make an image in which these programs of the host run."""
-    for name in TREE:
-        (image / name).mkdir(parents=True, exist_ok=True)
-    for path in paths:
-        shutil.copy(path, image / "bin")
-        # NAME => PATH (ADDRESS), and the loader's own line without the arrow; see ldd(1)
-        words = subprocess.run(["ldd", path], capture_output=True, text=True, check=True).stdout.split()
-        for library in (word for word in words if word.startswith("/")):
-            (image / library.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(library, image / library.lstrip("/"))
-
 
 def test_an_image_on_which_an_instance_runs_stays_also_without_its_supervisor(real_host: RealHost) -> None:
     site = Site(real_host.directory / "site")
-    programs(site.images / "v0", "/usr/bin/sleep")
+    images.make(site.images / "v0", images.programs("/bin/sleep"))
     running = real_host.start(
         real_host.container(executable="/bin/sleep", arguments=["1000"]), "--image", str(site.images / "v0")
     )

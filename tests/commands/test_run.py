@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -23,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "supervisor"))
 from real_host import PROBE, PYTHON, SERVER, RealHost, children, listening, real_host, request, until
 
 import cgroup
+from benchmarks import images
 
 __all__ = ["real_host"]
 
@@ -121,16 +121,8 @@ def test_the_command_line_wins_over_the_file(real_host: RealHost) -> None:
 
 def test_an_image_is_all_that_an_application_sees(real_host: RealHost) -> None:
     image = real_host.directory / "image"
-    for directory in ("bin", "dev", "proc", "run", "sys", "tmp"):
-        (image / directory).mkdir(parents=True)
+    images.make(image, images.programs("/bin/tail", "/bin/ls"))
     (image / "marker").write_text("inside the image\n")
-    for program in ("/usr/bin/tail", "/usr/bin/ls"):
-        shutil.copy(program, image / "bin")
-        # NAME => PATH (ADDRESS), and the loader's own line without the arrow; see ldd(1)
-        lines = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout.split()
-        for library in (word for word in lines if word.startswith("/")):
-            (image / library.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(library, image / library.lstrip("/"))
     file = real_host.container(executable="/bin/tail", arguments=["-f", "/marker"])
     running = real_host.start(file, "--image", str(image))
     running.until_started()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from launch_stage import SYSTEM_PATH, Privately, Stage
 
 import cgroup
+from benchmarks import images
 from lithos_runner.launch import kernel
 from lithos_runner.launch.launcher import Launcher
 
@@ -52,25 +52,11 @@ def listener() -> Iterator[socket.socket]:
         yield made
 
 
-@pytest.fixture(scope="session")
-def programs() -> dict[str, str]:
-    """Where each file of a small Linux is on this host: a few programs and the libraries they are linked with."""
-    tools = [shutil.which(name, path=SYSTEM_PATH) or name for name in ("sh", "cat", "ls", "chmod", "readlink")]
-    linked = subprocess.run(["ldd", *tools], capture_output=True, text=True, check=True).stdout.split()
-    libraries = {word for word in linked if word.startswith("/") and not word.endswith(":")}
-    return {**{f"/bin/{Path(tool).name}": tool for tool in tools}, **{path: path for path in libraries}}
-
-
 @pytest.fixture
-def image(tmp_path: Path, programs: dict[str, str]) -> Path:
+def image(tmp_path: Path) -> Path:
     """A root file system of its own: programs, their libraries and the directories that an image must have."""
     root = tmp_path / "image"
-    for directory in ("dev", "proc", "run", "sys", "tmp"):
-        (root / directory).mkdir(parents=True)
-    for inside, source in programs.items():
-        target = root / inside.lstrip("/")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(source, target)
+    images.make(root, images.programs("/bin/sh", "/bin/cat", "/bin/ls", "/bin/chmod", "/bin/readlink"))
     return root
 
 

@@ -16,7 +16,6 @@ TARGET = "/etc/hosts"
 
 @pytest.fixture
 def etc(image: Path) -> Path:
-    (image / "etc").mkdir()
     (image / "etc/hosts").write_text("of the image\n")
     return image / "etc"
 

@@ -26,7 +26,6 @@ def outside(image: Path) -> object:
 
 @pytest.mark.parametrize(("name", "target"), [*itertools.product(LINKED, TARGETS)])
 def test_links_in_place_of_mount_points(stage: Stage, image: Path, name: str, target: str) -> None:
-    (image / "etc").mkdir()
     (image / "marker").write_text("of the image\n")
     (image / name).rmdir()
     (image / name).symlink_to(target)

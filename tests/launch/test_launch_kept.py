@@ -20,7 +20,7 @@ READ = "cat /data/kept /state/kept /tmp/kept /dev/shm/kept"
 
 @pytest.fixture
 def fields(image: Path) -> dict[str, object]:
-    for name in ("data", "state", "etc"):
+    for name in ("data", "state"):
         (image / name).mkdir()
     (image / "etc/hosts").touch()
     volumes = (Volume("/data", "tmpfs"), Volume("/state", "state"))

@@ -9,7 +9,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from contextlib import contextmanager, suppress
@@ -19,12 +18,11 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 import pytest
 
 import cgroup
+from benchmarks.program import LITHOS, PYTHON
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-LITHOS = (sys.executable, "-m", "lithos_runner.commands.main")
-PYTHON = "/usr/bin/python3"  # an application's user can reach it, which is not so for every virtual environment
 PATIENCE = 60.0  # seconds; how long a busy machine, or the emulated one of integration/, may take for anything
 DIRECTORY = "/var/tmp"  # not /tmp: an instance has one of its own
 _LISTEN = "0A"  # TCP_LISTEN of linux/tcp_states.h

@@ -1,38 +1,28 @@
-"""`lithos tree` as its users have it: the four kinds of file, image directories, a supervisor, clients.
-
-The images hold a small Python: a volume with the host's would be `noexec`.
-"""
+"""`lithos tree` as its users have it: the four kinds of file, image directories, a supervisor."""
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
-import threading
-from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
-from real_host import LITHOS, PATIENCE, PYTHON, RealHost, Running, leaving_nothing, request, until
+from real_host import LITHOS, PATIENCE, PYTHON, RealHost, Running, leaving_nothing, until
 
 import cgroup
+from benchmarks import images
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 USER = 65534
 SLEEP = "/usr/bin/sleep"
-_MOUNT_POINTS = ("dev", "etc", "proc", "run", "sys", "tmp", "state", "config")
-_LISTED = """
-import encodings.ascii, encodings.latin_1, json, resource, select, signal, socket, sys, time
-print(*sorted(path for each in sys.modules.values() if (path := getattr(each, "__file__", None))))
-"""
+_MODULES = ("encodings.ascii", "encodings.latin_1", "json", "resource", "select", "signal", "socket", "time")
 _TAGGED = re.compile(r'"(!\w+) ?([^"]*)"')
 
 # Accepts one connection after the other, and ends between two of them: none is lost by it. What follows is for each.
@@ -61,18 +51,6 @@ SERVER = f"""{ACCEPTING}
 # Versions that fail, each in its own way.
 EXITS = "raise SystemExit('no luck')"
 HANGS = "import signal; print('waiting for the database', file=__import__('sys').stderr, flush=True); signal.pause()"
-
-
-@functools.cache
-def programs() -> tuple[str, ...]:
-    """The files of sleep(1) and a small Python: the programs, the modules of `_LISTED`, the libraries of all."""
-    modules = subprocess.run([PYTHON, "-I", "-S", "-c", _LISTED], capture_output=True, text=True, check=True).stdout
-    linked = [PYTHON, SLEEP, *(path for path in modules.split() if path.endswith(".so"))]
-    # NAME => PATH (ADDRESS), and the loader's own line without the arrow; see ldd(1)
-    libraries = subprocess.run(["ldd", *linked], capture_output=True, text=True, check=True).stdout.split()
-    return tuple(
-        {PYTHON, SLEEP, *modules.split(), *(word for word in libraries if word.startswith("/") and word[-1] != ":")}
-    )
 
 
 def yaml_of(document: object) -> str:
@@ -156,7 +134,7 @@ class RealTree(RealHost):
         super().__init__()
         self.slice = Path(cgroup.find().mount) / f"{self.name}.slice"
         self.images = self.directory / "images"
-        self._files = self.directory / "files"
+        self._base = self.directory / "base"
         for name in ("sandboxes", "processes", "images"):
             (self.directory / name).mkdir()
         self.master_file = self.directory / "master.yaml"
@@ -190,7 +168,11 @@ class RealTree(RealHost):
         """Make an image with a Python program, or write its container file anew; return that file."""
         root = self.images / version
         if not root.exists():
-            self._make_root(root)
+            if not self._base.exists():
+                images.make(self._base, images.programs(SLEEP) | images.python(*_MODULES))
+            images.copy(self._base, root)
+            for name in ("state", "config"):
+                (root / name).mkdir()
         container = {
             "executable": PYTHON,
             "arguments": ["-I", "-S", "-c", program],
@@ -204,18 +186,6 @@ class RealTree(RealHost):
     def sleeper(self, version: str, **keys: Any) -> Path:
         """Make an image that sleeps, or write its container file anew."""
         return self.image(version, executable=SLEEP, arguments=["1000"], **keys)
-
-    def _make_root(self, root: Path) -> None:
-        """Make the directories of an image; they share the files of the programs."""
-        for name in _MOUNT_POINTS:
-            (root / name).mkdir(parents=True)
-        for path in programs():
-            first, inside = self._files / path.lstrip("/"), root / path.lstrip("/")
-            for target in (first, inside):
-                target.parent.mkdir(parents=True, exist_ok=True)
-            if not first.exists():
-                shutil.copy2(path, first)
-            os.link(first, inside)
 
     @staticmethod
     def _container(keys: dict[str, Any]) -> str:
@@ -271,44 +241,6 @@ class RealTree(RealHost):
             group.kill()
             group.remove(PATIENCE)
         super().close()
-
-
-class Load:
-    """Clients that ask one after the other for as long as the context lasts; no answer is a failure."""
-
-    def __init__(self, port: int, clients: int = 2) -> None:
-        self.failures: list[str] = []
-        self.answers: list[str] = []
-        self._port = port
-        self._over = threading.Event()
-        self._clients = [threading.Thread(target=self._ask) for _ in range(clients)]
-
-    def _ask(self) -> None:
-        while not self._over.wait(0.003):
-            try:
-                answer = request(self._port)
-            except OSError as error:
-                self.failures.append(str(error))
-            else:
-                (self.answers if answer else self.failures).append(answer)
-
-    def versions(self) -> Counter[str]:
-        """How many answers each version has given."""
-        return Counter(answer.partition(" ")[0] for answer in self.answers)
-
-    def until_answered_by(self, version: str) -> None:
-        seen = len(self.answers)
-        until(lambda: any(one.startswith(f"{version} ") for one in self.answers[seen:]), f"{version} answers")
-
-    def __enter__(self) -> Self:
-        for client in self._clients:
-            client.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        for client in self._clients:
-            client.join()
 
 
 @pytest.fixture
