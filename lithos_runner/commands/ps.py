@@ -9,22 +9,24 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from cgroup.usage import MEMORY_FILES
 from lithos_runner.commands import CommandError
 from lithos_runner.status import names, place, table
-from lithos_runner.status.readings import Life, Observer, life
+from lithos_runner.status.readings import Life, Observation, Observer, Supervisor, life
 from lithos_runner.status.report import report
 from lithos_runner.status.table import Row, Section
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from lithos_runner.status.readings import Supervisor
-
 HELP = "show what should run and what runs"
 
 NOTHING_RUNS = "lithos: nothing runs here, start something with `lithos run FILE`"
 
 COLUMNS = [column for column in table.COLUMNS if column is not table.CPU]
+
+#: A supervisor with what was seen of its instances.
+Seen = tuple[Supervisor, list[Observation]]
 
 _NO_CPU: Mapping[Life, float] = MappingProxyType({})
 
@@ -44,7 +46,7 @@ def add_name(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Print the table, or the object."""
-    with Observer() as observer:
+    with Observer(MEMORY_FILES if args.json else table.FILES) as observer:
         supervisors = chosen(observer.supervisors(), args.name)
         if args.json:
             print(json.dumps(report(observer, supervisors), indent=2))
@@ -52,18 +54,23 @@ def run(args: Namespace) -> int:
             print(NOTHING_RUNS, file=sys.stderr)
         else:
             now = time.time()
-            shown = table.table(sections(observer, supervisors, now), now, place.style(sys.stdout), COLUMNS)
+            shown = table.table(sections(observe(observer, supervisors), now), now, place.style(sys.stdout), COLUMNS)
             print("\n".join(shown))
     return 0
 
 
-def sections(
-    observer: Observer, supervisors: list[Supervisor], now: float, cpu: Mapping[Life, float] = _NO_CPU
-) -> list[Section]:
-    """Look at all instances; `cpu` is what those use that have been measured, in CPUs."""
+def observe(observer: Observer, supervisors: list[Supervisor]) -> list[Seen]:
+    """Look at all instances."""
     return [
-        Section(supervisor, [Row(observer.observe(i), now, cpu.get(life(i))) for i in supervisor.instances])
-        for supervisor in supervisors
+        (supervisor, [observer.observe(instance) for instance in supervisor.instances]) for supervisor in supervisors
+    ]
+
+
+def sections(found: list[Seen], now: float, cpu: Mapping[Life, float] = _NO_CPU) -> list[Section]:
+    """The parts of a table; `cpu` is what those instances use that have been measured, in CPUs."""
+    return [
+        Section(supervisor, [Row(seen, now, cpu.get(life(seen.instance))) for seen in observations])
+        for supervisor, observations in found
     ]
 
 

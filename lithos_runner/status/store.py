@@ -33,6 +33,10 @@ _SUPERVISOR = "supervisor.json"
 _STATE = "state"
 _SETTING_UP = 5.0  # seconds that the set-up of an instance takes at most, until it has closed what it inherited
 _SERVICES = "services"
+_COARSEST_CLOCK = 2_000_000_000  # ns, that of FAT; a file system of Linux's own takes the tick, 10 ms at most
+
+#: Inode and time of change of a directory.
+Mark = tuple[int, int]
 
 # json.dumps() builds a new encoder on each call that asks for anything but the defaults.
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -300,6 +304,20 @@ def _files(directory: str) -> Iterator[tuple[str, os.stat_result]]:
             if entry.name.endswith(".json") and not entry.name.startswith("."):
                 with suppress(OSError):
                     yield entry.path, entry.stat(follow_symlinks=False)
+
+
+def mark(runtime: str) -> Mark | None:
+    """What tells the files of all instances, as they are now, from any later state of theirs.
+
+    Every write renames a file, and that changes the directory. None when there is none, or when it has just changed:
+    it could change once more within the same tick of the clock, and look the same, see https://git-scm.com/docs/racy-git.
+    """
+    try:
+        status = os.stat(os.path.join(runtime, _STATE))
+    except OSError:
+        return None
+    settled = time.time_ns() - status.st_mtime_ns >= _COARSEST_CLOCK
+    return (status.st_ino, status.st_mtime_ns) if settled else None
 
 
 def instance_of(path: str) -> str:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
     from lithos_runner.status.readings import Exit, Observation, Supervisor
 
+#: What is asked of a cgroup for the table.
+FILES = ("memory.current", "memory.max")
+
 GAP = "  "
 BAR_CELLS = 10
 
