@@ -330,8 +330,8 @@ def read_json(path: str) -> dict[str, object] | None:
     try:
         # A fifo in the place of a file must not stop the reader.
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with open(file, "rb") as stream:
-            value = json.loads(stream.read())
+        with open(file, "rb", buffering=0) as stream:
+            value = json.loads(stream.readall())
     except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
