@@ -9,22 +9,24 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from cgroup.usage import MEMORY_FILES
 from lithos_runner.commands import CommandError
 from lithos_runner.status import names, place, processes, table
-from lithos_runner.status.readings import Life, Observer, life
+from lithos_runner.status.readings import Instance, Life, Observation, Observer, Supervisor, life
 from lithos_runner.status.report import report
 from lithos_runner.status.table import Row, Section
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from lithos_runner.status.readings import Instance, Supervisor
-
 HELP = "show what should run and what runs"
 
 NOTHING_RUNS = "lithos: nothing runs here, start something with `lithos run FILE`"
 
 COLUMNS = [column for column in table.COLUMNS if column is not table.CPU]
+
+#: A supervisor with what was seen of its instances; None with one-off commands.
+Seen = tuple[Supervisor | None, list[Observation]]
 
 _NO_CPU: Mapping[Life, float] = MappingProxyType({})
 
@@ -47,13 +49,13 @@ def add_name(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Print the table, or the object."""
-    with Observer() as observer:
+    with Observer(MEMORY_FILES if args.json else table.FILES) as observer:
         runs = Runs(observer.supervisors(), observer.commands()).only(args.name)
         if args.json:
             print(json.dumps(report(observer, *runs), indent=2))
             return 0
         now = time.time()
-        for line in table.table(sections(observer, runs, now), now, place.style(sys.stdout), COLUMNS):
+        for line in table.table(sections(observe(observer, runs), now), now, place.style(sys.stdout), COLUMNS):
             print(line)
         for sentence in absent(observer, empty=not any(runs)):
             print(sentence, file=sys.stderr)
@@ -98,11 +100,16 @@ def _of_killed(supervisor: Supervisor) -> str:
     return f"lithos: the supervisor of {supervisor.config} was killed; {goes_on}"
 
 
-def sections(observer: Observer, runs: Runs, now: float, cpu: Mapping[Life, float] = _NO_CPU) -> list[Section]:
-    """Look at all instances; `cpu` is what those use that have been measured, in CPUs."""
+def observe(observer: Observer, runs: Runs) -> list[Seen]:
+    """Look at all that runs; commands come last, and have no supervisor."""
+    parts = [*((supervisor, supervisor.instances) for supervisor in runs.supervisors), (None, runs.commands)]
+    return [(supervisor, [observer.observe(one) for one in instances]) for supervisor, instances in parts]
 
-    def rows(instances: list[Instance]) -> list[Row]:
-        return [Row(observer.observe(instance), now, cpu.get(life(instance))) for instance in instances]
 
-    of_supervisors = [Section(supervisor, rows(supervisor.instances)) for supervisor in runs.supervisors]
-    return [*of_supervisors, *([Section(None, rows(runs.commands))] if runs.commands else [])]
+def sections(found: list[Seen], now: float, cpu: Mapping[Life, float] = _NO_CPU) -> list[Section]:
+    """The parts of a table; `cpu` is what those instances use that have been measured, in CPUs."""
+    return [
+        Section(supervisor, [Row(seen, now, cpu.get(life(seen.instance))) for seen in observations])
+        for supervisor, observations in found
+        if supervisor or observations
+    ]

@@ -30,7 +30,7 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Draw on a terminal until `q` or Ctrl-C, or print once."""
-    with Observer() as observer:
+    with Observer((*table.FILES, "cpu.stat")) as observer:
         meter = CpuMeter()
         if not _lines(observer, meter, args.name):
             print(*ps.absent(observer, empty=True), sep="\n", file=sys.stderr)
@@ -55,8 +55,7 @@ def _draw(observer: Observer, meter: CpuMeter, name: str | None, note: str) -> N
 
 
 def _lines(observer: Observer, meter: CpuMeter, name: str | None) -> list[str]:
-    runs = ps.Runs(observer.supervisors(), observer.commands()).only(name)
-    cpu = meter.measure(observer, runs.instances, time.monotonic())
+    found = ps.observe(observer, ps.Runs(observer.supervisors(), observer.commands()).only(name))
+    cpu = meter.measure([seen for _, observations in found for seen in observations], time.monotonic())
     now = time.time()
-    sections = ps.sections(observer, runs, now, cpu)
-    return table.table(sections, now, place.style(sys.stdout), table.COLUMNS)
+    return table.table(ps.sections(found, now, cpu), now, place.style(sys.stdout), table.COLUMNS)

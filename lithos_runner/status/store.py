@@ -36,6 +36,10 @@ _PID = "master.pid"  # lithos's name
 _STATE = "state"
 _SETTING_UP = 5.0  # seconds that the set-up of an instance takes at most, until it has closed what it inherited
 _SERVICES = "services"
+_COARSEST_CLOCK = 2_000_000_000  # ns, that of FAT; a file system of Linux's own takes the tick, 10 ms at most
+
+#: Inode and time of change of a directory.
+Mark = tuple[int, int]
 
 # json.dumps() builds a new encoder on each call that asks for anything but the defaults.
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -328,6 +332,20 @@ def _files(directory: str) -> Iterator[tuple[str, os.stat_result]]:
                     yield entry.path, entry.stat(follow_symlinks=False)
 
 
+def mark(runtime: str) -> Mark | None:
+    """What tells the files of all instances, as they are now, from any later state of theirs.
+
+    Every write renames a file, and that changes the directory. None when there is none, or when it has just changed:
+    it could change once more within the same tick of the clock, and look the same, see https://git-scm.com/docs/racy-git.
+    """
+    try:
+        status = os.stat(os.path.join(runtime, _STATE))
+    except OSError:
+        return None
+    settled = time.time_ns() - status.st_mtime_ns >= _COARSEST_CLOCK
+    return (status.st_ino, status.st_mtime_ns) if settled else None
+
+
 def instance_of(path: str) -> str:
     """The instance ("run/hello.0") that a file is about, whatever its directory and its ending."""
     return os.path.splitext(os.path.basename(path))[0].replace(":", "/")
@@ -338,8 +356,8 @@ def read_json(path: str) -> dict[str, object] | None:
     try:
         # A fifo in the place of a file must not stop the reader.
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with open(file, "rb") as stream:
-            value = json.loads(stream.read())
+        with open(file, "rb", buffering=0) as stream:
+            value = json.loads(stream.readall())
     except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

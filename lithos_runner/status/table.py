@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from lithos_runner.status.readings import Exit, Observation, Supervisor
 
+#: What is asked of a cgroup for the table.
+FILES = ("memory.current", "memory.max")
+
 GAP = "  "
 BAR_CELLS = 10
 
@@ -61,6 +64,9 @@ class Cell(NamedTuple):
 
 
 NOTHING = Cell("-", DIM)
+
+Cells = list[Cell]
+"""A line of the table, a cell for each column."""
 
 
 class Column(NamedTuple):
@@ -205,20 +211,22 @@ def table(sections: Sequence[Section], now: float, style: Style, columns: Sequen
         STATUS: not any(instance.status for instance in instances),
     }
     shown = [column for column in columns if not hidden.get(column)]
-    widths = _fit(_widths(rows, shown), style.width)
+    # Of 1,000 instances this is most of the work: once for the widths, and for the lines.
+    grid = [[[column.cell(row) for column in shown] for row in section.rows] for section in sections]
+    widths = _fit(_widths([cells for part in grid for cells in part], shown), style.width)
     lines: list[str] = []
-    for section in sections:
+    for section, part in zip(sections, grid, strict=True):
         if lines:
             lines.append("")
         lines += _above(section.supervisor, now, style)
-        lines += _body(section.rows, widths, style)
+        lines += _body(part, shown, widths, style)
     return lines
 
 
-def _widths(rows: Sequence[Row], columns: Sequence[Column]) -> dict[Column, int]:
+def _widths(lines: Sequence[Cells], columns: Sequence[Column]) -> dict[Column, int]:
     """How wide each column is; one with neither a title nor a text is left out."""
-    texts = {column: [column.title, *(column.cell(row).text for row in rows)] for column in columns}
-    return {column: max(map(len, text)) for column, text in texts.items() if any(text)}
+    longest = [max([len(column.title), *(len(cells[n].text) for cells in lines)]) for n, column in enumerate(columns)]
+    return {column: width for column, width in zip(columns, longest, strict=True) if width}
 
 
 def _fit(widths: dict[Column, int], limit: int | None) -> dict[Column, int]:
@@ -237,20 +245,22 @@ def _total(widths: dict[Column, int]) -> int:
     return sum(widths.values()) + len(GAP) * (len(widths) - 1)
 
 
-def _body(rows: Sequence[Row], widths: dict[Column, int], style: Style) -> list[str]:
-    if not rows:
+def _body(lines: Sequence[Cells], columns: Sequence[Column], widths: dict[Column, int], style: Style) -> list[str]:
+    if not lines:
         return [style.paint("no instances", DIM)]
-    titles = [Cell(column.title, BOLD) for column in widths]
-    return [_line(cells, widths, style) for cells in (titles, *([c.cell(row) for c in widths] for row in rows))]
+    places = [(n, column.right, widths[column]) for n, column in enumerate(columns) if column in widths]
+    titles = [Cell(column.title, BOLD) for column in columns]
+    return [_line(cells, places, style) for cells in (titles, *lines)]
 
 
-def _line(cells: Sequence[Cell], widths: dict[Column, int], style: Style) -> str:
+def _line(cells: Cells, places: Sequence[tuple[int, bool, int]], style: Style) -> str:
     parts = []
-    for cell, (column, width) in zip(cells, widths.items(), strict=True):
+    for number, right, width in places:
+        cell = cells[number]
         text = _from_the_left(cell.text, width)
         padding = " " * (width - len(text))
         painted = style.paint(text, cell.sgr)
-        parts.append(padding + painted if column.right else painted + padding)
+        parts.append(padding + painted if right else painted + padding)
     return GAP.join(parts).rstrip()
 
 

@@ -8,9 +8,8 @@ from fake_host import state_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lithos_runner.status.readings import Exit, Instance, Observation, Supervisor
+from lithos_runner.status.readings import Exit, Instance, Memory, Observation, Supervisor
 from lithos_runner.status.table import COLUMNS, CPU, Row, Section, Style, table
-from lithos_runner.status.usage import Memory
 
 NOW = 1_700_000_000.0
 PS = [column for column in COLUMNS if column is not CPU]
