@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import http.client
 import json
 import os
 import signal
@@ -163,6 +165,37 @@ class Supervisor:
                 self.process.wait()
         self._said.close()
         self._log.close()
+
+
+class Exporter:
+    """`lithos metrics` that serves all instances of this host."""
+
+    def __init__(self, environ: dict[str, str]) -> None:
+        arguments = ("metrics", "--listen", "127.0.0.1:0")
+        self._process = subprocess.Popen([*LITHOS, *arguments], env=environ, stderr=subprocess.PIPE, text=True)
+        assert self._process.stderr is not None
+        self._address = self._process.stderr.readline().rpartition("http://")[2].partition("/")[0]
+
+    def scrape(self) -> Cost:
+        """Ask it once. Raises OSError and HTTPException."""
+        before, began = self._cpu(), time.perf_counter()
+        connection = http.client.HTTPConnection(self._address, timeout=PATIENCE)
+        connection.request("GET", "/metrics")
+        connection.getresponse().read()
+        connection.close()
+        return Cost(time.perf_counter() - began, self._cpu() - before)
+
+    def _cpu(self) -> float:
+        """Seconds, by a clock that counts nanoseconds; /proc/PID/stat has hundredths."""
+        clock = ctypes.c_int()
+        if error := ctypes.CDLL(None).clock_getcpuclockid(self._process.pid, ctypes.byref(clock)):
+            raise Failed(f"the CPU time of `lithos metrics` cannot be read: {os.strerror(error)}")
+        return time.clock_gettime(clock.value)
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.terminate()
+        self._process.communicate()
 
 
 def replacement(state: dict[str, object]) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from .process import Cost, Supervisor, command, replacement
+from .process import Cost, Exporter, Supervisor, command, replacement
 from .results import Measurement
 from .site import Shape, Site, Sites
 
@@ -91,6 +91,7 @@ def many(sites: Sites, extent: Extent) -> Iterator[Measurement]:
         yield from _memory(supervisor, f"{count} instances", 20)
         yield _wake_ups(supervisor, extent)
         yield from _costs(f"lithos ps, {count} instances", _ps(supervisor, extent))
+        yield _scrapes(supervisor, extent)
         yield _adoption(supervisor, f"{count} instances", extent)
 
 
@@ -110,6 +111,16 @@ def _memory(supervisor: Supervisor, what: str, most: float) -> Iterator[Measurem
 
 def _ps(supervisor: Supervisor, extent: Extent) -> list[Cost]:
     return [command(("ps",), supervisor.environ) for _ in range(extent.rounds)]
+
+
+def _scrapes(supervisor: Supervisor, extent: Extent) -> Measurement:
+    exporter = Exporter(supervisor.environ)
+    try:
+        exporter.scrape()  # opens the files, which stay open
+        times = tuple(exporter.scrape().cpu * 1e3 for _ in range(extent.rounds))
+    finally:
+        exporter.stop()
+    return Measurement(f"metrics of {extent.running} instances, CPU time of a scrape", times, "ms", 25)
 
 
 def _wake_ups(supervisor: Supervisor, extent: Extent) -> Measurement:

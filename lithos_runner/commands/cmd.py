@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 from typing import TYPE_CHECKING, NamedTuple
@@ -42,6 +43,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run it to its end."""
+    # Until the command runs we import, and keep it all: looking for garbage in that took 20 of 150 ms.
+    gc.disable()
     import cgroup
 
     from ..launch.launcher import RootUnusable
@@ -54,7 +57,10 @@ def run(arguments: argparse.Namespace) -> int:
     master = os.path.abspath(arguments.config)
     found = find(master, arguments.sandbox, name)
     try:
-        return command.run(_command(found, words), command.tree_of(found.master, arguments.limits))
+        wanted = _command(found, words)
+        gc.freeze()
+        gc.enable()
+        return command.run(wanted, command.tree_of(found.master, arguments.limits))
     except (command.Failure, RootUnusable) as error:
         raise CommandError(str(error)) from error
     except cgroup.CgroupError as error:

@@ -56,12 +56,7 @@ def memory(pid: int) -> int | None:
 
 def of_cgroup(path: str) -> list[int]:
     """The processes in the cgroup whose directory is `path`; none when it is gone."""
-    try:
-        # Many come in several parts, unlike what the other files here say.
-        with open(f"{path}/cgroup.procs", "rb", buffering=0) as file:
-            return [int(pid) for pid in file.readall().split()]
-    except OSError:
-        return []
+    return [int(pid) for pid in (_read(f"{path}/cgroup.procs") or b"").split()]
 
 
 def signal_name(number: int) -> str:
@@ -93,6 +88,7 @@ def _read(path: str) -> bytes | None:
 def _read_or_raise(path: str) -> bytes:
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return os.read(file, 4096)
+        # A long list comes in several parts.
+        return b"".join(iter(lambda: os.read(file, 4096), b""))
     finally:
         os.close(file)

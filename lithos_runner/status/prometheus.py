@@ -235,12 +235,13 @@ class _Row:
 
     def update(self, sight: Sight) -> Iterable[int]:
         """Write what is not as it was; returns the numbers of those metrics."""
-        before, self._sight = self._sight, sight
+        before = self._sight
         if sight == before:
             return ()
         numbers = {number for source in sight.changed(before) for number in _MADE_OF[source]} if before else _ALL
         for number in numbers:
             self.texts[number] = _lines(METRICS[number], self._labels, sight)
+        self._sight = sight
         return numbers
 
 
@@ -253,30 +254,29 @@ class Page:
     """The text, again and again: what is as it was the last time is not written anew."""
 
     def __init__(self) -> None:
-        self._rows: list[_Row] = []
         self._names: list[str] = []
-        self._texts = [""] * len(METRICS)
+        self._rows: list[_Row] = []
+        self._texts = [_header(metric) for metric in METRICS]
+        self._stale: set[int] = set()
 
     def render(self, supervisors: Mapping[str, Supervisor | None], sights: Sequence[Sight]) -> str:
         """The text for these supervisors, by runtime directory, and instances."""
-        changed: set[int] = set()
-        if self._arrange([sight.instance for sight in sights]):
-            changed.update(_ALL)
+        self._arrange([sight.instance for sight in sights])
         for row, sight in zip(self._rows, sights, strict=True):
-            changed.update(row.update(sight))
-        for number in changed:
+            self._stale.update(row.update(sight))
+        while self._stale:
+            number = self._stale.pop()
             self._texts[number] = _header(METRICS[number]) + "".join([row.texts[number] for row in self._rows])
         return "".join([*(_of_supervisors(metric, supervisors) for metric in SUPERVISOR_METRICS), *self._texts])
 
-    def _arrange(self, instances: Sequence[Instance]) -> bool:
-        """Have a row for each instance; returns whether there are others than before."""
+    def _arrange(self, instances: Sequence[Instance]) -> None:
+        """Have a row for each instance, that of its name where there is one."""
         names = [instance.name for instance in instances]
-        if names == self._names and all(self._texts):
-            return False
-        known = dict(zip(self._names, self._rows, strict=True))
-        self._rows = [known.pop(one.name) if one.name in known else _Row(one) for one in instances]
-        self._names = names
-        return True
+        if names != self._names:
+            known = dict(zip(self._names, self._rows, strict=True))
+            self._rows = [known.pop(one.name) if one.name in known else _Row(one) for one in instances]
+            self._names = names
+            self._stale.update(_ALL)
 
 
 def scrape(observer: Observer, page: Page) -> str:

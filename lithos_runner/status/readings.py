@@ -6,6 +6,7 @@ for the remains of another.
 
 from __future__ import annotations
 
+import errno
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -237,8 +238,9 @@ class Observer:
         return Observation(instance, pid, self.memory(instance, usage), usage.cpu_usec)
 
     def usage(self, instance: Instance) -> Usage:
-        """What the cgroup of an instance that runs says; `NOTHING` when there is none.
+        """What the cgroup of an instance that runs says; `NOTHING` when there is none, or it cannot be read.
 
+        Raises `OSError` when there are no descriptors left to read it with.
         One that ended may leave its group for a moment, with memory kills that its file counts already.
         """
         if instance.pid is None or self._hierarchy is None:
@@ -260,7 +262,9 @@ class Observer:
                 return reader.read()
             with reader:
                 return reader.read()
-        except CgroupError:
+        except CgroupError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):  # nothing is wrong with the group
+                raise
             return NOTHING
 
     def memory(self, instance: Instance, usage: Usage) -> Memory | None:

@@ -81,7 +81,15 @@ def test_everything_is_measured_and_nothing_left() -> None:
     command = [sys.executable, "-m", "benchmarks.scale", "--configured", "20", "--running", "10", "--rounds", "1"]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=250, check=False)
     assert (done.returncode, done.stderr.split()) == (0, [word for trial in TRIALS for word in (trial.__name__, "…")])
-    for what in ("10 times sleep", "memory with 4 instances", "wake-ups in 10", "lithos ps", "SIGKILL", "crash"):
+    for what in (
+        "10 times sleep",
+        "memory with 4 instances",
+        "wake-ups in 10",
+        "lithos ps",
+        "metrics of 10",
+        "SIGKILL",
+        "crash",
+    ):
         assert what in done.stdout
     for what in ("check, 20 instances of 2 processes", "reload, 20 processes", "the master file written anew"):
         assert what in done.stdout

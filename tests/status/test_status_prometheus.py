@@ -5,6 +5,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from fake_host import Host, state_of
 from hypothesis import given
 from hypothesis import strategies as st
@@ -216,3 +217,14 @@ def test_the_documentation_has_the_table() -> None:
 def test_no_two_metrics_share_a_name() -> None:
     names = [metric.name for metric in (*METRICS, *SUPERVISOR_METRICS)]
     assert len(names) == len(set(names))
+
+
+def test_a_page_that_could_not_be_finished_is_finished_the_next_time() -> None:
+    page = Page()
+    first = [sight(TEXTS, index=0), sight(TEXTS, index=1)]
+    page.render({}, first)
+    later = {**TEXTS, "memory.current": "5000\n"}
+    with pytest.raises(ValueError, match="no number"):
+        page.render({}, [sight(later, index=0), sight({**TEXTS, "pids.current": "no number\n"}, index=1)])
+    second = [sight(later, index=0), sight(TEXTS, index=1)]
+    assert page.render({}, second) == Page().render({}, second)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -222,6 +223,19 @@ class TestObserver:
             usage = observer.usage(instance)
             assert usage.stalled_usec == {}
             assert usage.cpu_usec is not None
+
+    def test_without_descriptors_it_says_so(self, host: Host) -> None:
+        supervisor, real = host.supervisor(), host.instance()
+        supervisor.tell("write_instance", state_of(real))
+        with Observer() as observer:
+            (instance,) = observer.supervisors()[0].instances
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+            try:
+                with pytest.raises(OSError, match="Too many open files"):
+                    observer.usage(instance)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
     def test_a_group_of_an_instance_that_ended_is_not_read(self, host: Host) -> None:
         supervisor, real = host.supervisor(), host.instance()
