@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from clients import Load
 from real_host import SERVER, real_host
-from real_tree import Load, real_tree
+from real_tree import real_tree
 
 if TYPE_CHECKING:
     from real_host import RealHost

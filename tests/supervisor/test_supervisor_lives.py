@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -137,9 +136,7 @@ def test_after_a_kill_it_is_started_again_and_its_neighbours_serve_all(real_host
 
 def test_in_a_crash_loop_the_port_stays_open_and_clients_wait(real_host: RealHost) -> None:
     port = real_host.port()
-    running = real_host.start(real_host.program(ONE_SHOT, port=port, restart_timeout=0.2))
-    running.until_started()
-    running.until_state("ready")
+    running = real_host.start(real_host.program(ONE_SHOT, port=port, restart_timeout=0.2)).until_serving()
     # Four clients at once, served by four lives one after the other: none is refused.
     with ThreadPoolExecutor(4) as pool:
         assert set(pool.map(request, [port] * 4)) == {f"run/{running.name}.0"}
@@ -153,9 +150,7 @@ def test_in_a_crash_loop_the_port_stays_open_and_clients_wait(real_host: RealHos
 
 def test_while_it_waits_for_its_next_start_it_can_be_stopped(real_host: RealHost) -> None:
     port = real_host.port()
-    running = real_host.start(real_host.program(ONE_SHOT, port=port, restart_timeout=600))
-    running.until_started()
-    running.until_state("ready")
+    running = real_host.start(real_host.program(ONE_SHOT, port=port, restart_timeout=600)).until_serving()
     assert request(port)
     (waiting,) = running.until_state("backoff")
     assert (waiting["pid"], waiting["last_exit"]["code"]) == (None, 3)
@@ -204,9 +199,7 @@ def test_without_its_supervisor_an_instance_serves_and_the_next_one_adopts_it(re
 def test_an_adopted_instance_that_dies_is_started_again_on_the_same_socket(real_host: RealHost) -> None:
     port = real_host.port()
     file = real_host.program(SERVER, port=port)
-    first = real_host.start(file)
-    first.until_started()
-    first.until_state("ready")
+    first = real_host.start(file).until_serving()
     first.process.kill()
     first.process.wait()
     second = real_host.start(file)
@@ -265,10 +258,7 @@ def test_a_supervisor_that_stands_still_is_not_missed(real_host: RealHost) -> No
     running = real_host.start(real_host.program(SERVER, port=port, instances=2))
     running.until_started()
     running.send(signal.SIGSTOP)
-    clients = [threading.Thread(target=request, args=(port,)) for _ in range(20)]
-    for client in clients:
-        client.start()
-    for client in clients:
-        client.join()
+    with ThreadPoolExecutor(20) as pool:
+        assert all(pool.map(request, [port] * 20))
     running.send(signal.SIGCONT)
     running.stop()
