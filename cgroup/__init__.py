@@ -26,9 +26,11 @@ from cgroup.errors import (
 from cgroup.files import CpuMax, Stall
 from cgroup.group import Group
 from cgroup.hierarchy import Base, Hierarchy, base, find, is_delegated, own_cgroup
-from cgroup.usage import CpuUsage, MemoryUsage, Usage, UsageReader
+from cgroup.usage import MEMORY_FILES, USAGE_FILES, CpuUsage, MemoryUsage, Usage, UsageReader
 
 __all__ = [
+    "MEMORY_FILES",
+    "USAGE_FILES",
     "Base",
     "CgroupError",
     "ControllerMissing",

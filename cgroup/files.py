@@ -45,7 +45,8 @@ def format_limit(value: int | None) -> str:
 
 def parse_flat(text: str) -> dict[str, int]:
     """Lines of a key and an integer; no lines at all are an empty mapping."""
-    return {key: int(number) for key, number in (line.split() for line in text.splitlines())}
+    words = text.split()
+    return dict(zip(words[::2], map(int, words[1::2]), strict=True))
 
 
 def format_flat(values: Mapping[str, int]) -> str:

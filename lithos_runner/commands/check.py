@@ -103,8 +103,6 @@ def _check_host(args: argparse.Namespace) -> tuple[Error, ...]:
 
     file = args.config or MASTER_FILE
     host = load_host(file, alternates={args.sandbox: args.alternate_config} if args.sandbox else {})
-    if args.sandbox and not host.errors and args.sandbox not in host.sandboxes:
-        raise CommandError(f"--sandbox {args.sandbox}: {file} leads to no sandbox of this name", exit_code=2)
     if args.verbose and not host.errors:
         for line in _report(file, host):
             _say(line)

@@ -154,6 +154,8 @@ def _clean(args: argparse.Namespace, wanted: Directory, keep: Keep, report: Repo
         report.note(f"cannot open {error.filename}: {error.strerror}")
     except Busy as busy:
         report.failure(str(busy))
+    except BrokenPipeError:  # not the directory's fault
+        raise
     except OSError as error:
         report.failure(f"cannot clean {wanted.path}: {error}")
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from functools import cache
 from typing import TYPE_CHECKING
 
-from lithos_runner.commands import CommandError
+from lithos_runner.commands import MASTER_FILE, CommandError
 from lithos_runner.status import logs, names, place, table
 from lithos_runner.status.readings import Observer
 
@@ -33,6 +34,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=_count,
         help=f"only the last LINES of each file (default: all, with -f {FOLLOW_FROM})",
     )
+    parser.add_argument(
+        "-C",
+        "--config",
+        metavar="FILE",
+        help=f"master file that says where logs are of what does not run any more (default: {MASTER_FILE})",
+    )
     stream = parser.add_mutually_exclusive_group()
     for name in logs.STREAMS:
         stream.add_argument(
@@ -49,7 +56,7 @@ def _count(text: str) -> int:
 def run(args: argparse.Namespace) -> int:
     """Print what there is, and with -f go on until Ctrl-C."""
     try:
-        found = find(args.name, args.stream)
+        found = find(args.name, args.stream, args.config)
         if args.follow:
             _follow(found, args)
         else:
@@ -63,8 +70,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def find(name: str, stream: str | None) -> list[logs.Log]:
-    """The logs of the instances that `name` stands for; raises `UnknownNameError` when there are none."""
+def find(name: str, stream: str | None, config: str | None) -> list[logs.Log]:
+    """The logs of the instances that `name` stands for; raises `UnknownNameError` when there are none.
+
+    `config` is the master file of a supervisor that may have ended.
+    """
     with Observer() as observer:
         directories = dict.fromkeys(supervisor.log_dir for supervisor in observer.supervisors())
     running = [log for each in directories for log in logs.find_logs(each)]
@@ -72,7 +82,19 @@ def find(name: str, stream: str | None) -> list[logs.Log]:
         return _choose(name, stream, running)
     except names.UnknownNameError:
         # It may have been stopped, and its logs are where they were.
-        return _choose(name, stream, [*running, *logs.find_logs(logs.default_directory())])
+        ended = [log for each in _directories_of_ended(config) for log in logs.find_logs(each)]
+        return _choose(name, stream, [*running, *ended])
+
+
+@cache
+def _directories_of_ended(config: str | None) -> list[str]:
+    """Where `lithos run` keeps logs, and where a master file has them kept."""
+    from lithos_runner.config.host import load_entries  # slow to import, and seldom needed
+
+    entries = load_entries(config or MASTER_FILE)
+    if entries.master is None and config is not None:
+        raise CommandError(f"cannot use {entries.errors[0]}", exit_code=2)
+    return [logs.default_directory(), *([entries.master.stdio_log_dir] if entries.master else [])]
 
 
 def _choose(name: str, stream: str | None, found: list[logs.Log]) -> list[logs.Log]:
@@ -95,7 +117,7 @@ def _follow(found: list[logs.Log], args: argparse.Namespace) -> None:
             show(log, follower.lines())
         sys.stdout.flush()
         time.sleep(POLL)
-        for log in find(args.name, args.stream):
+        for log in find(args.name, args.stream, args.config):
             if log not in followers:  # an instance that was started meanwhile
                 followers[log] = logs.Follower(log, sys.maxsize)
 

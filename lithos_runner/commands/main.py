@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import CommandError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 # Each is a module beside this one with HELP, configure and run.
 COMMANDS = (
@@ -61,8 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"lithos: {error}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
-        # The reader of a pipe has had enough; without this the interpreter complains when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _forget_output()  # the reader of a pipe has had enough
         return 0
     except KeyboardInterrupt:
         return 130
@@ -74,8 +77,33 @@ def _open_standard_streams() -> None:
     while (null := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(null)
-    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stdout = _output()
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
+class _Output(io.FileIO):
+    """Standard output. That nothing can be written to it, as a disk is full, is the command's failure and no fault."""
+
+    def write(self, data: ReadableBuffer) -> int:
+        """Write some of it, see io.RawIOBase."""
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            _forget_output()
+            raise CommandError(f"cannot write to standard output: {error.strerror}") from error
+
+
+def _output() -> io.TextIOWrapper:
+    encoding = sys.stdout.encoding if sys.stdout else "utf-8"
+    stream = io.BufferedWriter(_Output(1, "w", closefd=False))
+    return io.TextIOWrapper(stream, encoding, errors="backslashreplace", line_buffering=os.isatty(1))
+
+
+def _forget_output() -> None:
+    """Let what is still in a buffer go nowhere, or the interpreter tries it again at its end, and complains."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _run(words: list[str]) -> int:

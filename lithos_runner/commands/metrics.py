@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 
 from lithos_runner.commands import CommandError
-from lithos_runner.status.prometheus import scrape
+from lithos_runner.status.prometheus import Page, scrape
 from lithos_runner.status.readings import Observer
 
 HELP = "print or serve Prometheus metrics of all instances"
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         _write(args.textfile)
     else:
         with Observer() as observer:
-            sys.stdout.write(scrape(observer))
+            sys.stdout.write(scrape(observer, Page()))
     return 0
 
 

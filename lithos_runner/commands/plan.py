@@ -71,8 +71,22 @@ def _running(master: str) -> list[GroupFacts]:
     from ..plan.changes import GroupFacts
 
     supervisor = client.find(master)
-    groups: list[dict[str, Any]] = supervisor.ask("groups")["groups"] if supervisor else []
+    groups: list[dict[str, Any]] = supervisor.ask("groups")["groups"] if supervisor else _left_behind(master)
     return [GroupFacts(f"{one['sandbox']}/{one['process']}", one["instances"], one["facts"]) for one in groups]
+
+
+def _left_behind(master: str) -> list[dict[str, Any]]:
+    """What a supervisor that was killed has left to its successor; its reload is the one to plan."""
+    from ..status import store
+    from ..status.readings import Observer
+
+    with Observer() as observer:
+        killed = [each for each in observer.killed() if os.path.realpath(each.config) == os.path.realpath(master)]
+    try:
+        goals: list[Any] = [record["goal"] for each in killed for record in store.read_services(each.runtime)]
+    except PermissionError as error:
+        raise CommandError(f"cannot read {error.filename}: {error.strerror}; try it as root") from error
+    return goals
 
 
 def _report(planned: list[Change], faults: list[str]) -> dict[str, Any]:

@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import argparse
 
 from . import CommandError, client
 from .supervise import count
-
-if TYPE_CHECKING:
-    import argparse
 
 HELP = "change the number of instances of a process"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("name", metavar="NAME", help="SANDBOX/PROCESS")
+    parser.add_argument("name", metavar="NAME", type=_process, help="SANDBOX/PROCESS")
     parser.add_argument("instances", metavar="N", type=count, help="how many instances there shall be")
     client.add_config(parser)
-    client.add_no_wait(parser)
+    client.add_timeout(parser)
     parser.epilog = (
         "With `lithos tree` it writes N into the sandbox's process file, where it lasts; with `lithos run` it lasts "
-        "until the supervisor ends."
+        "until the supervisor ends. Exit code 1: not all of them got ready; what was changed stays so."
     )
+
+
+def _process(text: str) -> str:
+    sandbox, _, process = text.partition("/")
+    if not sandbox or not process or "." in process:
+        raise argparse.ArgumentTypeError(f"{text!r} is not SANDBOX/PROCESS, such as shop/web")
+    return text
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Change it, and wait until it is so."""
     supervisor = client.require(arguments.config, arguments.name)
-    name, wait = arguments.name, not arguments.no_wait
+    name, timeout = arguments.name, arguments.timeout
     if supervisor.ask("status")["reloads"]:
         _write(supervisor.supervisor.config, name, arguments.instances)
-        supervisor.roll_out(name, "reload", wait=wait)
+        supervisor.roll_out(name, "reload", timeout=timeout)
     else:
-        supervisor.roll_out(name, "scale", wait=wait, name=name, instances=arguments.instances)
+        supervisor.roll_out(name, "scale", timeout=timeout, name=name, instances=arguments.instances)
     return 0
 
 

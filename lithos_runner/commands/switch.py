@@ -12,7 +12,7 @@ from . import MASTER_FILE, CommandError, client
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 HELP = "check a new process file, put it in the place of the old one, and wait for the roll-out"
 
@@ -24,25 +24,41 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-C", "--config", "--master", metavar="FILE", default=MASTER_FILE, help=f"master file (default: {MASTER_FILE})"
     )
-    client.add_no_wait(parser)
-    parser.epilog = "Exit code 2: the file is wrong, nothing was changed. 1: it was rolled back, for the reason said."
+    client.add_timeout(parser)
+    parser.epilog = (
+        "Exit code 2: the file is wrong, nothing was changed. 1: it was rolled back, or a first version did not get "
+        "ready, for the reason said."
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Check, replace, reload, wait."""
     master, sandbox = os.path.abspath(arguments.config), arguments.sandbox
-    try:
-        with open(arguments.file, encoding="utf-8", newline="") as file:
-            text = file.read()
-    except (OSError, ValueError) as error:
-        raise CommandError(f"cannot read {arguments.file}: {error}", exit_code=2) from error
+    text = _text(arguments.file)
     replace(process_file(master, sandbox), lambda: text, master, sandbox, origin=arguments.file)
     supervisor = client.find(master)
     if supervisor is None:
         print(f"lithos: no supervisor runs with {master}; the file counts when one starts", file=sys.stderr)
         return 0
-    supervisor.roll_out(sandbox, "reload", wait=not arguments.no_wait, retry=sandbox)
+    supervisor.roll_out(sandbox, "reload", timeout=arguments.timeout, retry=sandbox)
     return 0
+
+
+def _text(path: str) -> str:
+    """Return what a file or pipe holds; never reads more than is allowed."""
+    from ..config.files import MAX_BYTES
+
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise CommandError(f"cannot read {path}: {error.strerror}", exit_code=2) from error
+    if len(raw) > MAX_BYTES:
+        raise CommandError(f"cannot read {path}: it is larger than {MAX_BYTES} bytes", exit_code=2)
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise CommandError(f"cannot read {path}: it is not UTF-8", exit_code=2) from error
 
 
 def process_file(master: str, sandbox: str) -> str:
@@ -127,5 +143,6 @@ def _check(temporary: str, master: str, sandbox: str, origin: str | None) -> Non
     raise CommandError(f"{sandbox} was not switched: nothing was changed", exit_code=2)
 
 
-def _print_errors(errors: object) -> None:
-    print(*errors, sep="\n", file=sys.stderr)  # type: ignore[misc]
+def _print_errors(errors: Iterable[object]) -> None:
+    for error in errors:
+        print(error, file=sys.stderr)

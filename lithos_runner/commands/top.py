@@ -30,10 +30,10 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Draw on a terminal until `q` or Ctrl-C, or print once."""
-    with Observer() as observer:
+    with Observer((*table.FILES, "cpu.stat")) as observer:
         meter = CpuMeter()
         if not _lines(observer, meter, args.name):
-            print(ps.NOTHING_RUNS, file=sys.stderr)
+            print(*ps.absent(observer, empty=True), sep="\n", file=sys.stderr)
             return 0
         if args.once or not (sys.stdin.isatty() and sys.stdout.isatty()):
             time.sleep(FIRST)
@@ -50,13 +50,12 @@ def _draw(observer: Observer, meter: CpuMeter, name: str | None, note: str) -> N
     with screen() as terminal:
         while terminal.key(wait) not in ("q", "Q"):
             below = ["", note] if note else []
-            terminal.draw([*(_lines(observer, meter, name) or [ps.NOTHING_RUNS]), *below])
+            terminal.draw([*(_lines(observer, meter, name) or ps.absent(observer, empty=True)), *below])
             wait = PERIOD
 
 
 def _lines(observer: Observer, meter: CpuMeter, name: str | None) -> list[str]:
-    supervisors = ps.chosen(observer.supervisors(), name)
-    cpu = meter.measure(observer, [i for s in supervisors for i in s.instances], time.monotonic())
+    found = ps.observe(observer, ps.Runs(observer.supervisors(), observer.commands()).only(name))
+    cpu = meter.measure([seen for _, observations in found for seen in observations], time.monotonic())
     now = time.time()
-    sections = ps.sections(observer, supervisors, now, cpu)
-    return table.table(sections, now, place.style(sys.stdout), table.COLUMNS)
+    return table.table(ps.sections(found, now, cpu), now, place.style(sys.stdout), table.COLUMNS)

@@ -17,7 +17,7 @@ _PATIENCE = 30.0  # seconds
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    client.add_config(parser)
+    client.add_config(parser, "the only one that runs")
     parser.epilog = "The same as SIGUSR2. A version that cannot be loaded changes nothing."
 
 

@@ -12,7 +12,7 @@ import attrs
 from . import rules
 from .container import Container, ContainerFile
 from .declarations import faults_of_values, missing_values
-from .errors import ConfigErrors, Error, Place, quoted
+from .errors import ConfigErrors, Error, Place, did_you_mean, quoted
 from .files import HostFiles, RootedFiles, Unreadable
 from .formats import name_of_component
 from .kinds import Kind
@@ -92,7 +92,7 @@ class Host:
     process_files: Mapping[str, str]
     """Where the process file of each sandbox is, or will be."""
     devfs: str
-    """The directory for /dev, if the master file names one."""
+    """The directory for /dev: what the master file names, or the default where that exists; else ""."""
 
 
 def load_host(
@@ -156,6 +156,7 @@ class _Reader:
         self.witness = witness
         self.files = HostFiles(secure=secure, witness=witness)
         self.distrust = check_mode if secure else None
+        self.devfs = ""
         self.errors: list[Error] = []
         self.broken: set[str] = set()
         self.sandboxes: dict[str, Document[Sandbox]] = {}
@@ -186,7 +187,9 @@ class _Reader:
     def master(self, master: Document[Master]) -> None:
         """Read the sandboxes of a host, then check them against each other."""
         settings = master.value
-        if ("devfs-dir",) in master.found and settings.devfs_dir and not self.files.has_directory(settings.devfs_dir):
+        if settings.devfs_dir and self.files.has_directory(settings.devfs_dir):
+            self.devfs = settings.devfs_dir
+        elif settings.devfs_dir and ("devfs-dir",) in master.found:
             self.report([master.error(("devfs-dir",), f"there is no directory {settings.devfs_dir}")], EVERYTHING)
         if not master.is_sound(("sandboxes-dir",)) or not master.is_sound(("processes-dir",)):
             return
@@ -198,6 +201,10 @@ class _Reader:
             message = f"cannot list {directory}: {error.strerror}"
             self.report([master.error(("sandboxes-dir",), message)], EVERYTHING)
             return
+        names = [file.removesuffix(".yaml") for file in files]
+        for name in self.alternates.keys() - names:
+            message = f"leads to no sandbox {quoted(name)}{did_you_mean(name, names)}"
+            self.report([master.error((), message)], name)
         for file in files if self.only is None else {f"{self.only}.yaml"} & {*files}:
             self.sandbox(os.path.join(directory, file), _join(here, settings.processes_dir))
         for clash, *meetings in rules.clashes(self.meetings):
@@ -319,7 +326,7 @@ class _Reader:
             errors=ConfigErrors(dict.fromkeys(self.errors)).errors,
             broken=frozenset(self.broken),
             process_files=self.process_files,
-            devfs=master.value.devfs_dir if master is not None and ("devfs-dir",) in master.found else "",
+            devfs=self.devfs,
         )
 
 

@@ -66,7 +66,7 @@ class Master:
     mount_dir: str = key(PATH, "Empty directory to mount images on, relative to `runtime-dir`.", default="mnt")
     devfs_dir: str = key(
         ABSOLUTE,
-        "Directory of device nodes; when it is written, it must exist.",
+        "Directory of device nodes for `/dev`; one that is written must exist, and without the default one it is made.",
         default="/var/lib/lithos/dev",
     )
     default_log_dir: str = key(ABSOLUTE, "Directory of the supervisor's logs.", default="/var/log/lithos")

@@ -179,10 +179,10 @@ class _Resolver:
             if node.tag == INCLUDE:
                 return self._file(node, self._beside(at, target), at)
             found = self._matches(at, target, node.tag)
-        except (ValueError, OSError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            self._report(node, at.path, f"cannot include: {reason}")
-            return _broken(node)
+        except OSError as error:
+            return self._refused(node, at, f"cannot include {node.value}: {error.strerror}")
+        except ValueError as error:
+            return self._refused(node, at, f"cannot include: {error}")
         if node.tag == INCLUDE_LIST:
             items = [self._file(node, path, at.below(index)) for index, (_, path) in enumerate(found)]
             return yaml.SequenceNode(scalars.SEQUENCE, items, node.start_mark, node.end_mark)

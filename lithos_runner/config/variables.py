@@ -25,7 +25,8 @@ def substitute(text: str, variables: Mapping[str, str], remedy: str = "give its 
     def value(match: re.Match[str]) -> str:
         name = match[1].strip()
         if name not in variables:
-            raise ValueError(f"unknown variable {quoted(name)}: {remedy}")
+            what_to_do = f"there are {', '.join(BUILT_IN)}" if name.startswith("lithos:") else remedy
+            raise ValueError(f"unknown variable {quoted(name)}: {what_to_do}")
         return variables[name]
 
     return _VARIABLE.sub(value, text)

@@ -12,7 +12,8 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from lithos_runner.status.prometheus import scrape
+from cgroup.usage import USAGE_FILES
+from lithos_runner.status.prometheus import Page, scrape
 from lithos_runner.status.readings import Observer
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -21,8 +22,8 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 MAX_CONNECTIONS = 8
 #: Seconds for a whole request, however slowly it comes; Prometheus itself gives up after ten.
 DEADLINE = 10.0
-#: A cgroup has some twelve files to keep open; the rest is for everything else.
-DESCRIPTORS_FOR_GROUP = 16
+#: Descriptors for connections and everything else that is not a file of a cgroup.
+OTHER_DESCRIPTORS = 64
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -61,14 +62,15 @@ class Exporter(ThreadingHTTPServer):
         # The base class creates a socket of this family and does not look the name up itself.
         (self.address_family, *_), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         self._free = threading.BoundedSemaphore(MAX_CONNECTIONS)
-        self._observer = Observer(keep=raise_descriptor_limit() // DESCRIPTORS_FOR_GROUP)
+        self._observer = Observer(keep=(raise_descriptor_limit() - OTHER_DESCRIPTORS) // len(USAGE_FILES))
+        self._page = Page()
         self._looking = threading.Lock()
         super().__init__((host, port), Handler)
 
     def scrape(self) -> str:
         """The text of this moment."""
         with self._looking:
-            return scrape(self._observer)
+            return scrape(self._observer, self._page)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answer in a thread of its own; while all are busy, the others wait in the kernel's queue."""
@@ -119,7 +121,7 @@ def write_textfile(path: str) -> None:
     It appears at once as a whole, readable for every user.
     """
     with Observer() as observer:
-        text = scrape(observer)
+        text = scrape(observer, Page())
     directory, name = os.path.split(path)
     temporary = os.path.join(directory, f".{name}.{os.getpid()}")
     try:

@@ -45,13 +45,23 @@ def memory(pid: int) -> int | None:
     counts a shared page whole.
     """
     try:
-        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
-            lines = file.read().splitlines()
+        text = _read_or_raise(f"/proc/{pid}/smaps_rollup")
     except PermissionError:
         return _resident(pid)
     except OSError:
         return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(b"Pss:")), None)
+    _, _, behind = text.partition(b"\nPss:")
+    return int(behind.split(maxsplit=1)[0]) * 1024 if behind else None
+
+
+def of_cgroup(path: str) -> list[int]:
+    """The processes in the cgroup whose directory is `path`; none when it is gone."""
+    try:
+        # Many come in several parts, unlike what the other files here say.
+        with open(f"{path}/cgroup.procs", "rb", buffering=0) as file:
+            return [int(pid) for pid in file.readall().split()]
+    except OSError:
+        return []
 
 
 def signal_name(number: int) -> str:
@@ -75,12 +85,14 @@ def _stat(pid: int) -> list[bytes] | None:
 
 def _read(path: str) -> bytes | None:
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return _read_or_raise(path)
     except OSError:
         return None
+
+
+def _read_or_raise(path: str) -> bytes:
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.read(file, 4096)
-    except OSError:
-        return None
     finally:
         os.close(file)

@@ -1,4 +1,4 @@
-"""The reading half: which supervisors live, what they say of their instances, and what the kernel says.
+"""The reading half: which supervisors and commands live, what is said of their instances, and what the kernel says.
 
 Whatever is missing, half removed, malformed or foreign is passed over: a look at one service must not fail
 for the remains of another.
@@ -6,18 +6,21 @@ for the remains of another.
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from cgroup.errors import NoUnifiedHierarchy
+from cgroup.errors import CgroupError, NoUnifiedHierarchy
 from cgroup.hierarchy import Hierarchy, find
+from cgroup.usage import USAGE_FILES, Usage, UsageReader
 from lithos_runner.status import processes, store
-from lithos_runner.status.usage import Group, Memory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
 #: What `Instance.state` may be, from the first to the last.
 STATES = ("starting", "ready", "draining", "stopping", "backoff", "failed", "stopped")
+#: What it is for a one-off command, which has no supervisor: there is nothing but that it runs.
+COMMAND = "command"
 
 #: cgroup, pid, start time of the pid.
 Life = tuple[str, int | None, int | None]
@@ -138,100 +141,184 @@ def _instance(value: Mapping[str, object]) -> Instance | None:
         return None
 
 
+class Memory(NamedTuple):
+    """Memory in bytes, and what happened for the lack of it."""
+
+    current: int
+    peak: int | None = None
+    #: None: unlimited, or not known.
+    max: int | None = None
+    #: memory.events, how often each event came.
+    events: Mapping[str, int] = MappingProxyType({})
+    #: "cgroup", or "proc": the sum over the processes, on a host without the memory controller.
+    source: str = "cgroup"
+
+
 class Observation(NamedTuple):
     """One instance at one moment, by what the kernel says of its processes."""
 
     instance: Instance
     #: The application's process as a host number, None when it does not run.
-    pid: int | None
-    memory: Memory | None
+    pid: int | None = None
+    memory: Memory | None = None
+    #: CPU time of all processes that its cgroup ever had, in microseconds.
+    cpu_usec: int | None = None
+
+
+#: Inode and time of change of a file, and what it says when that is an instance.
+_Parsed = tuple[tuple[int, int], Instance | None]
+
+
+class _Listing(NamedTuple):
+    """What the state files of one supervisor said, by their paths, and the same in order."""
+
+    mark: store.Mark | None
+    files: Mapping[str, _Parsed]
+    instances: list[Instance]
+
+
+_NEVER = _Listing(None, {}, [])
+
+#: What a group says that is gone, or was not asked.
+NOTHING = Usage({})
 
 
 class Observer:
     """Looks at the supervisors and the instances of this host, once or again and again.
 
-    What the state files said is remembered for as long as they do not change. The files of the first `keep`
-    cgroups stay open too: for who looks often, and has the descriptors.
+    It reads `files` of the instances' cgroups. What the state files said is remembered for as long as they do not
+    change. The files of the first `keep` cgroups stay open too: for who looks often, and has the descriptors.
     """
 
-    def __init__(self, *, keep: int = 0) -> None:
+    def __init__(self, files: Collection[str] = USAGE_FILES, *, keep: int = 0) -> None:
+        self._files = files
         self._keep = keep
-        self._known: dict[str, tuple[tuple[int, int], Instance | None]] = {}
-        self._parsed = self._known
-        self._groups: dict[Life, Group] = {}
+        self._listings: dict[str, _Listing] = {}
+        self._seen: list[list[Instance]] = []
+        self._readers: dict[Life, UsageReader] = {}
         try:
             self._hierarchy: Hierarchy | None = find()
         except NoUnifiedHierarchy:
             self._hierarchy = None
+        #: Whether the memory controller is there, which counts OOM kills.
+        self.counts_oom_kills = self._hierarchy is not None and "memory" in self._hierarchy.controllers
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._close(self._groups)
+        self._close(self._readers)
 
     def supervisors(self) -> list[Supervisor]:
         """The supervisors that live, in the order of their runtime directories."""
-        # What is not seen in this look is not carried into the next one.
-        self._known, self._parsed = self._parsed, {}
-        found = [supervisor for runtime in store.registered() if (supervisor := self._supervisor(runtime))]
-        self._close(self._groups.keys() - {life(i) for supervisor in found for i in supervisor.instances})
+        found = [supervisor for runtime in store.registered() if (supervisor := self._supervisor(runtime, lives=True))]
+        seen = [supervisor.instances for supervisor in found]
+        if seen != self._seen:
+            self._close(self._readers.keys() - {life(instance) for instances in seen for instance in instances})
+            self._seen = seen
+            self._listings = {supervisor.runtime: self._listings[supervisor.runtime] for supervisor in found}
         return found
+
+    def commands(self) -> list[Instance]:
+        """The one-off commands that run: instances whose number is the pid of their `lithos cmd`."""
+        said = filter(None, map(_instance, store.read_commands()))
+        return sorted((one for one in said if one.pid and processes.is_alive(one.pid, one.pid_start)), key=_order)
+
+    def killed(self) -> list[Supervisor]:
+        """Those that died without having stopped their instances, which the next one of each will take over."""
+        return [supervisor for runtime in store.registered() if (supervisor := self._supervisor(runtime, lives=False))]
 
     def observe(self, instance: Instance) -> Observation:
         """Look at the processes of an instance."""
         if instance.pid is None or not processes.is_alive(instance.pid, instance.pid_start):
-            return Observation(instance, None, None)
+            return Observation(instance)
         pid = processes.first_child(instance.pid) if instance.init else instance.pid
-        group = self.group(instance)
-        return Observation(instance, pid, group.memory() if group else None)
+        usage = self.usage(instance)
+        return Observation(instance, pid, self.memory(instance, usage), usage.cpu_usec)
 
-    def group(self, instance: Instance) -> Group | None:
-        """The cgroup of an instance that runs, None when there is none.
+    def usage(self, instance: Instance) -> Usage:
+        """What the cgroup of an instance that runs says; `NOTHING` when there is none.
 
         One that ended may leave its group for a moment, with memory kills that its file counts already.
         """
         if instance.pid is None or self._hierarchy is None:
-            return None
+            return NOTHING
         key = life(instance)
-        if key not in self._groups:
-            path = self._hierarchy.path(instance.cgroup)
-            self._groups[key] = Group(path, keep=len(self._groups) < self._keep)
-        return self._groups[key]
+        try:
+            if reader := self._readers.get(key):
+                return reader.read()
+        except CgroupError:
+            # Gone is the group, or a file only: whoever writes 0 to cgroup.pressure takes three of them away.
+            self._close([key])
+        return self._read_anew(key, self._hierarchy.path(instance.cgroup))
+
+    def _read_anew(self, key: Life, path: str) -> Usage:
+        try:
+            reader = UsageReader(path, self._files)
+            if len(self._readers) < self._keep:
+                self._readers[key] = reader
+                return reader.read()
+            with reader:
+                return reader.read()
+        except CgroupError:
+            return NOTHING
+
+    def memory(self, instance: Instance, usage: Usage) -> Memory | None:
+        """The memory of an instance whose cgroup says `usage`; of its processes, without the memory controller."""
+        if memory := usage.memory:
+            return Memory(*memory)
+        size = self.memory_of_processes(instance)
+        return None if size is None else Memory(size, source="proc")
+
+    def memory_of_processes(self, instance: Instance) -> int | None:
+        """Bytes of memory that the processes in the cgroup of an instance have; None when there are none."""
+        if instance.pid is None or self._hierarchy is None:
+            return None
+        pids = processes.of_cgroup(self._hierarchy.path(instance.cgroup))
+        sizes = [size for pid in pids if (size := processes.memory(pid)) is not None]
+        return sum(sizes) if sizes else None
 
     def oom_kills(self, instance: Instance, memory: Memory | None) -> int | None:
         """The processes of an instance that were killed for the lack of memory, over all of its lives.
 
         None without the memory controller: the host may have killed some, but nobody counts them.
         """
-        if self._hierarchy is None or "memory" not in self._hierarchy.controllers:
+        if not self.counts_oom_kills:
             return None
         return instance.oom_kills + (memory.events.get("oom_kill", 0) if memory else 0)
 
     def _close(self, lives: Iterable[Life]) -> None:
         for key in list(lives):
-            self._groups.pop(key).close()
+            self._readers.pop(key).close()
 
-    def _supervisor(self, runtime: str) -> Supervisor | None:
+    def _supervisor(self, runtime: str, *, lives: bool) -> Supervisor | None:
         value = store.read_supervisor(runtime)
-        if value is None or not _lives(runtime, value):
+        if value is None or _lives(runtime, value) is not lives:
             return None
         try:
             fields = _checked(value, _SUPERVISOR)
         except TypeError:
             return None
-        return Supervisor(runtime, **fields, instances=sorted(self._instances(runtime), key=_order))
+        return Supervisor(runtime, **fields, instances=self._instances(runtime))
 
-    def _instances(self, runtime: str) -> Iterator[Instance]:
-        for path, status in store.instance_files(runtime):
-            # Each write makes a new file, so this names one version of its content.
-            version = (status.st_ino, status.st_mtime_ns)
-            known, instance = self._known.get(path, (None, None))
-            if known != version:
-                instance = _instance(store.read_json(path) or {})
-            self._parsed[path] = version, instance
-            if instance:
-                yield instance
+    def _instances(self, runtime: str) -> list[Instance]:
+        last = self._listings.get(runtime, _NEVER)
+        mark = store.mark(runtime)
+        if mark is None or mark != last.mark:
+            files = dict(_parsed(runtime, last.files))
+            instances = sorted((one for _, one in files.values() if one), key=_order)
+            last = self._listings[runtime] = _Listing(mark, files, instances)
+        return last.instances
+
+
+def _parsed(runtime: str, known: Mapping[str, _Parsed]) -> Iterator[tuple[str, _Parsed]]:
+    for path, status in store.instance_files(runtime):
+        # Each write makes a new file, so this names one version of its content.
+        version = (status.st_ino, status.st_mtime_ns)
+        if path in known and known[path][0] == version:
+            yield path, known[path]
+        else:
+            yield path, (version, _instance(store.read_json(path) or {}))
 
 
 def life(instance: Instance) -> Life:

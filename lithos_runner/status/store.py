@@ -1,12 +1,14 @@
-"""The supervisor's state on disk: its format, the half that writes it, and the lock that says who lives.
+"""What runs, on disk: its format, the half that writes it, and the lock that says which supervisor lives.
 
 ::
 
     <root>/supervisors/<id>                            -> a runtime directory
     <runtime>/lock                                     flock'd for as long as the supervisor lives
     <runtime>/supervisor.json                          what it supervises
+    <runtime>/master.pid                               its process id, for who would send it a signal
     <runtime>/state/<sandbox>:<process>.<index>.json   one for each instance
     <runtime>/services/<sandbox>:<process>.json        one for each process group, for the supervisor's successor
+    <root>/commands/<sandbox>:cmd.<process>.<pid>.json one for each one-off command, which has no supervisor
 
 The supervisor imports this module, so it must stay light; `status.readings` has the other half.
 """
@@ -30,9 +32,14 @@ DEFAULT_ROOT = "/run/lithos"
 
 _LOCK = "lock"
 _SUPERVISOR = "supervisor.json"
+_PID = "master.pid"  # lithos's name
 _STATE = "state"
 _SETTING_UP = 5.0  # seconds that the set-up of an instance takes at most, until it has closed what it inherited
 _SERVICES = "services"
+_COARSEST_CLOCK = 2_000_000_000  # ns, that of FAT; a file system of Linux's own takes the tick, 10 ms at most
+
+#: Inode and time of change of a directory.
+Mark = tuple[int, int]
 
 # json.dumps() builds a new encoder on each call that asks for anything but the defaults.
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -43,7 +50,7 @@ class AlreadyRunning(Exception):
 
     def __init__(self, runtime: str, pid: int | None) -> None:
         who = "a supervisor that starts just now" if pid is None else f"the supervisor with pid {pid}"
-        super().__init__(f"cannot lock {runtime}: {who} holds it, stop that one or choose another name")
+        super().__init__(f"cannot lock {runtime}: {who} holds it, stop that one or choose another name or runtime-dir")
         self.pid = pid
 
 
@@ -87,8 +94,9 @@ def claim(runtime: str, held: int | None = None) -> int:
         if os.fstat(lock).st_nlink:
             break
         os.close(lock)  # that supervisor removed the file after we had opened it
-    with suppress(FileNotFoundError):
-        os.unlink(os.path.join(runtime, _SUPERVISOR))
+    for name in (_SUPERVISOR, _PID):
+        with suppress(FileNotFoundError):
+            os.unlink(os.path.join(runtime, name))
     return lock
 
 
@@ -173,6 +181,7 @@ class StateDirectory:
         """
         started = {"pid_start": processes.start_time(os.getpid())}
         self._write(self._runtime_fd, _SUPERVISOR, {**supervisor, **started})
+        self._write(self._runtime_fd, _PID, os.getpid())
 
     def write_instance(self, instance: Mapping[str, object]) -> None:
         """Say what an instance is: the fields of `readings.Instance`, and others for the supervisor's own use."""
@@ -190,7 +199,7 @@ class StateDirectory:
         """Remove what was said of the process group `name`, if anything."""
         self._unlink(self._services_fd, _file_name(name))
 
-    def _write(self, directory: int, name: str, value: Mapping[str, object]) -> None:
+    def _write(self, directory: int, name: str, value: Mapping[str, object] | int) -> None:
         text = _encode(value)
         if self._said.get((directory, name)) != hash(text):
             _replace(directory, name, text.encode())
@@ -211,7 +220,7 @@ class StateDirectory:
                 os.rmdir(path)
         with suppress(FileNotFoundError):
             os.unlink(_registration(self._runtime))
-        for name in (_SUPERVISOR, _LOCK):
+        for name in (_SUPERVISOR, _PID, _LOCK):
             with suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=self._runtime_fd)
         for descriptor in (self._services_fd, self._state_fd, self._runtime_fd):
@@ -224,13 +233,46 @@ class StateDirectory:
 
 def _remove_halves(runtime: str) -> None:
     """Remove what a predecessor was writing when it was killed."""
-    with suppress(FileNotFoundError):
-        os.unlink(os.path.join(runtime, f".{_SUPERVISOR}"))
+    for name in (_SUPERVISOR, _PID):
+        with suppress(FileNotFoundError):
+            os.unlink(os.path.join(runtime, f".{name}"))
     for directory in (_STATE, _SERVICES):
         path = os.path.join(runtime, directory)
         for name in os.listdir(path):
             if name.startswith("."):
                 os.unlink(os.path.join(path, name))
+
+
+def write_command(command: Mapping[str, object]) -> None:
+    """Say what a one-off command is: the fields of an instance, see `StateDirectory.write_instance`."""
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    while True:
+        os.makedirs(_commands(), 0o755, exist_ok=True)
+        try:
+            directory = os.open(_commands(), flags)
+        except FileNotFoundError:  # the last of the others took the directory away under our feet
+            continue
+        try:
+            _replace(directory, _file_name(str(command["name"])), _encode(command).encode())
+        except FileNotFoundError:
+            continue
+        finally:
+            os.close(directory)
+        return
+
+
+def forget_command(name: str) -> None:
+    """Remove what was said of the command `name` ("shop/cmd.migrate.4711"), if anything."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        os.unlink(os.path.join(_commands(), _file_name(name)))
+    for directory in (_commands(), root()):
+        with suppress(OSError):
+            os.rmdir(directory)
+
+
+def read_commands() -> list[dict[str, object]]:
+    """What was said of each command, whether it runs still or not, by file name."""
+    return _read_all(_files(_commands()))
 
 
 def _register(runtime: str) -> None:
@@ -262,18 +304,6 @@ def read_supervisor(runtime: str) -> dict[str, object] | None:
     return read_json(os.path.join(runtime, _SUPERVISOR))
 
 
-def living_owner(instance: str, path: str) -> int | None:
-    """The pid of another living supervisor whose instance of this name is in the cgroup `path`, if there is one."""
-    for runtime in registered():
-        process = _process_of(runtime)
-        if process is None or process[0] == os.getpid():
-            continue
-        record = read_json(os.path.join(runtime, _STATE, _file_name(instance))) or {}
-        if record.get("cgroup") == path and processes.is_alive(*process):
-            return process[0]
-    return None
-
-
 def read_instances(runtime: str) -> list[dict[str, object]]:
     """What was last said of each instance, by file name; whatever is no JSON object is passed over."""
     return _read_all(instance_files(runtime))
@@ -302,6 +332,20 @@ def _files(directory: str) -> Iterator[tuple[str, os.stat_result]]:
                     yield entry.path, entry.stat(follow_symlinks=False)
 
 
+def mark(runtime: str) -> Mark | None:
+    """What tells the files of all instances, as they are now, from any later state of theirs.
+
+    Every write renames a file, and that changes the directory. None when there is none, or when it has just changed:
+    it could change once more within the same tick of the clock, and look the same, see https://git-scm.com/docs/racy-git.
+    """
+    try:
+        status = os.stat(os.path.join(runtime, _STATE))
+    except OSError:
+        return None
+    settled = time.time_ns() - status.st_mtime_ns >= _COARSEST_CLOCK
+    return (status.st_ino, status.st_mtime_ns) if settled else None
+
+
 def instance_of(path: str) -> str:
     """The instance ("run/hello.0") that a file is about, whatever its directory and its ending."""
     return os.path.splitext(os.path.basename(path))[0].replace(":", "/")
@@ -312,11 +356,15 @@ def read_json(path: str) -> dict[str, object] | None:
     try:
         # A fifo in the place of a file must not stop the reader.
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with open(file, "rb") as stream:
-            value = json.loads(stream.read())
+        with open(file, "rb", buffering=0) as stream:
+            value = json.loads(stream.readall())
     except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def _commands() -> str:
+    return os.path.join(root(), "commands")
 
 
 def _registrations() -> str:
@@ -324,9 +372,12 @@ def _registrations() -> str:
 
 
 def _registration(runtime: str) -> str:
-    """One name for each path, escaped as systemd does it: systemd.unit(5), "String Escaping"."""
-    escaped = runtime.strip("/").replace("-", r"\x2d").replace("/", "-")
-    return os.path.join(_registrations(), escaped)
+    return os.path.join(_registrations(), escaped(runtime))
+
+
+def escaped(path: str) -> str:
+    """One file name for each path, escaped as systemd does it: systemd.unit(5), "String Escaping"."""
+    return path.strip("/").replace("-", r"\x2d").replace("/", "-")
 
 
 def _file_name(instance: str) -> str:

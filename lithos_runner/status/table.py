@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from lithos_runner.status import processes, units
+from lithos_runner.status.readings import COMMAND
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from lithos_runner.status.readings import Exit, Observation, Supervisor
+
+#: What is asked of a cgroup for the table.
+FILES = ("memory.current", "memory.max")
 
 GAP = "  "
 BAR_CELLS = 10
@@ -25,6 +29,7 @@ STATE_STYLES = {
     "backoff": YELLOW,
     "failed": f"{BOLD};{RED}",
     "stopped": DIM,
+    COMMAND: GREEN,
 }
 
 # From which part of its limit on the memory of an instance is worth a colour.
@@ -59,6 +64,9 @@ class Cell(NamedTuple):
 
 
 NOTHING = Cell("-", DIM)
+
+Cells = list[Cell]
+"""A line of the table, a cell for each column."""
 
 
 class Column(NamedTuple):
@@ -183,14 +191,14 @@ _LONGEST_STATUS = 40  # characters
 
 
 class Section(NamedTuple):
-    """A supervisor and its instances."""
+    """A supervisor and its instances; None: commands, which have none."""
 
-    supervisor: Supervisor
+    supervisor: Supervisor | None
     rows: Sequence[Row]
 
 
 def table(sections: Sequence[Section], now: float, style: Style, columns: Sequence[Column]) -> list[str]:
-    """All supervisors with their instances as lines; `now` in epoch seconds.
+    """All supervisors with their instances, and the commands, as lines; `now` in epoch seconds.
 
     The columns have the same widths everywhere. Where the place is too narrow for all of them, the least
     important ones are left out.
@@ -203,21 +211,22 @@ def table(sections: Sequence[Section], now: float, style: Style, columns: Sequen
         STATUS: not any(instance.status for instance in instances),
     }
     shown = [column for column in columns if not hidden.get(column)]
-    widths = _fit(_widths(rows, shown), style.width)
+    # Of 1,000 instances this is most of the work: once for the widths, and for the lines.
+    grid = [[[column.cell(row) for column in shown] for row in section.rows] for section in sections]
+    widths = _fit(_widths([cells for part in grid for cells in part], shown), style.width)
     lines: list[str] = []
-    for section in sections:
+    for section, part in zip(sections, grid, strict=True):
         if lines:
             lines.append("")
-        lines.append(_heading(section.supervisor, now, style))
-        lines += _faults(section.supervisor, style)
-        lines += _body(section.rows, widths, style)
+        lines += _above(section.supervisor, now, style)
+        lines += _body(part, shown, widths, style)
     return lines
 
 
-def _widths(rows: Sequence[Row], columns: Sequence[Column]) -> dict[Column, int]:
+def _widths(lines: Sequence[Cells], columns: Sequence[Column]) -> dict[Column, int]:
     """How wide each column is; one with neither a title nor a text is left out."""
-    texts = {column: [column.title, *(column.cell(row).text for row in rows)] for column in columns}
-    return {column: max(map(len, text)) for column, text in texts.items() if any(text)}
+    longest = [max([len(column.title), *(len(cells[n].text) for cells in lines)]) for n, column in enumerate(columns)]
+    return {column: width for column, width in zip(columns, longest, strict=True) if width}
 
 
 def _fit(widths: dict[Column, int], limit: int | None) -> dict[Column, int]:
@@ -236,21 +245,29 @@ def _total(widths: dict[Column, int]) -> int:
     return sum(widths.values()) + len(GAP) * (len(widths) - 1)
 
 
-def _body(rows: Sequence[Row], widths: dict[Column, int], style: Style) -> list[str]:
-    if not rows:
+def _body(lines: Sequence[Cells], columns: Sequence[Column], widths: dict[Column, int], style: Style) -> list[str]:
+    if not lines:
         return [style.paint("no instances", DIM)]
-    titles = [Cell(column.title, BOLD) for column in widths]
-    return [_line(cells, widths, style) for cells in (titles, *([c.cell(row) for c in widths] for row in rows))]
+    places = [(n, column.right, widths[column]) for n, column in enumerate(columns) if column in widths]
+    titles = [Cell(column.title, BOLD) for column in columns]
+    return [_line(cells, places, style) for cells in (titles, *lines)]
 
 
-def _line(cells: Sequence[Cell], widths: dict[Column, int], style: Style) -> str:
+def _line(cells: Cells, places: Sequence[tuple[int, bool, int]], style: Style) -> str:
     parts = []
-    for cell, (column, width) in zip(cells, widths.items(), strict=True):
+    for number, right, width in places:
+        cell = cells[number]
         text = _from_the_left(cell.text, width)
         padding = " " * (width - len(text))
         painted = style.paint(text, cell.sgr)
-        parts.append(padding + painted if column.right else painted + padding)
+        parts.append(padding + painted if right else painted + padding)
     return GAP.join(parts).rstrip()
+
+
+def _above(supervisor: Supervisor | None, now: float, style: Style) -> list[str]:
+    if supervisor is None:
+        return [style.paint("one-off commands", BOLD)]
+    return [_heading(supervisor, now, style), *_faults(supervisor, style)]
 
 
 def _heading(supervisor: Supervisor, now: float, style: Style) -> str:

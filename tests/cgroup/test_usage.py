@@ -35,18 +35,41 @@ def read(group: cgroup.Group) -> cgroup.Usage:
 def test_reads_everything_a_group_with_all_controllers_tells(fake: Callable[[dict[str, str]], cgroup.Group]) -> None:
     events = {"low": 0, "high": 5, "max": 9, "oom": 3, "oom_kill": 2, "oom_group_kill": 0}
     usage = read(fake(FILES))
-    assert usage == cgroup.Usage(
-        memory=cgroup.MemoryUsage(current=1 << 20, peak=2 << 20, max=80 << 20, events=events),
-        cpu=cgroup.CpuUsage(30, 20, 10, nr_throttled=1, throttled_usec=7),
-        pids=3,
-        pressure={"cpu": STALL, "io": STALL, "memory": STALL},
-    )
-    assert usage.memory is not None
+    assert usage.memory == cgroup.MemoryUsage(current=1 << 20, peak=2 << 20, max=80 << 20, events=events)
     assert usage.memory.oom_kills == 2
+    assert usage.cpu == cgroup.CpuUsage(30, 20, 10, nr_throttled=1, throttled_usec=7)
+    assert usage.cpu_usec == 30
+    assert usage.pids == 3
+    assert usage.pressure == {"cpu": STALL, "io": STALL, "memory": STALL}
+    assert usage.stalled_usec == {
+        (resource, kind): stall.total for resource in ("cpu", "io", "memory") for kind, stall in STALL.items()
+    }
+    assert {name: text.decode() for name, text in usage.texts.items()} == FILES
 
 
 def test_what_is_absent_is_none(fake: Callable[[dict[str, str]], cgroup.Group]) -> None:
-    assert read(fake({})) == cgroup.Usage(memory=None, cpu=None, pids=None, pressure={})
+    usage = read(fake({}))
+    assert (usage.memory, usage.cpu, usage.cpu_usec, usage.pids) == (None, None, None, None)
+    assert (usage.pressure, usage.stalled_usec) == ({}, {})
+
+
+def test_only_what_is_asked_is_read(fake: Callable[[dict[str, str]], cgroup.Group]) -> None:
+    with cgroup.UsageReader(fake(FILES), ("memory.current", "memory.events")) as reader:
+        usage = reader.read()
+    assert usage.texts.keys() == {"memory.current", "memory.events"}
+    assert usage.memory is not None
+    assert (usage.memory.current, usage.memory.peak, usage.memory.max) == (1 << 20, None, None)
+    assert usage.memory.oom_kills == 2
+
+
+def test_readings_that_say_the_same_are_equal(fake: Callable[[dict[str, str]], cgroup.Group]) -> None:
+    group = fake(FILES)
+    with cgroup.UsageReader(group) as reader:
+        first = reader.read()
+        assert reader.read() == first
+        with open(f"{group.path}/pids.current", "w") as file:
+            file.write("4\n")
+        assert reader.read() != first
 
 
 def test_a_kernel_before_5_19_tells_no_peak(fake: Callable[[dict[str, str]], cgroup.Group]) -> None:
@@ -65,16 +88,18 @@ def test_no_limit_is_none(fake: Callable[[dict[str, str]], cgroup.Group]) -> Non
 def test_reads_again_through_the_same_descriptors(fake: Callable[[dict[str, str]], cgroup.Group]) -> None:
     group = fake(FILES)
     with cgroup.UsageReader(group) as reader:
-        assert reader.read_pids() == 3
+        assert reader.read().pids == 3
         with open(f"{group.path}/pids.current", "w") as file:
             file.write("4\n")
-        assert reader.read_pids() == 4
+        assert reader.read().pids == 4
 
 
-def test_closing_gives_back_all_descriptors(group: cgroup.Group) -> None:
+@pytest.mark.parametrize("by_path", [False, True])
+def test_closing_gives_back_all_descriptors(group: cgroup.Group, by_path: bool) -> None:
     before = sorted(os.listdir("/proc/self/fd"))
-    reader = cgroup.UsageReader(group)
+    reader = cgroup.UsageReader(group.path if by_path else group)
     assert len(os.listdir("/proc/self/fd")) > len(before)
+    assert reader.read().cpu is not None
     reader.close()
     reader.close()
     assert sorted(os.listdir("/proc/self/fd")) == before
@@ -102,25 +127,36 @@ def test_pressure_that_is_shown_but_not_kept_is_left_out(
         threaded.write("cgroup.type", "threaded")
         directory = fake({"pids.current": "3\n"})
         os.symlink(f"{threaded.path}/cgroup.procs", f"{directory.path}/memory.pressure")
-        before = len(os.listdir("/proc/self/fd"))
-        assert read(directory) == cgroup.Usage(memory=None, cpu=None, pids=3, pressure={})
-        assert len(os.listdir("/proc/self/fd")) == before
+        with cgroup.UsageReader(directory) as reader:
+            for _ in range(2):
+                assert reader.read().texts == {"pids.current": b"3\n"}
 
 
-def test_a_file_that_cannot_be_read_is_an_error_and_leaves_nothing_open(
+def test_a_file_that_cannot_be_opened_is_an_error_and_leaves_nothing_open(
+    fake: Callable[[dict[str, str]], cgroup.Group],
+) -> None:
+    directory = fake({"cpu.stat": ""})
+    os.symlink("pids.current", f"{directory.path}/pids.current")
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(cgroup.Refused, match=r"cannot open .*/pids\.current: Too many levels of symbolic links"):
+        cgroup.UsageReader(directory)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_file_that_cannot_be_read_is_an_error(
     fake: Callable[[dict[str, str]], cgroup.Group], group: cgroup.Group
 ) -> None:
     directory = fake({"cpu.stat": ""})
     os.symlink(f"{group.path}/cgroup.kill", f"{directory.path}/pids.current")
-    before = len(os.listdir("/proc/self/fd"))
-    with pytest.raises(cgroup.Refused, match=r"cannot read .*/pids\.current: Invalid argument"):
-        cgroup.UsageReader(directory)
-    assert len(os.listdir("/proc/self/fd")) == before
+    with (
+        cgroup.UsageReader(directory) as reader,
+        pytest.raises(cgroup.Refused, match=f"cannot read the usage of {directory.path}: Invalid argument"),
+    ):
+        reader.read()
 
 
 def test_the_usage_of_a_removed_group_is_an_error(group: cgroup.Group) -> None:
     with cgroup.UsageReader(group) as reader:
         group.remove()
-        for use in (reader.read, reader.read_cpu, reader.read_pressure):
-            with pytest.raises(cgroup.GroupRemoved, match="has been removed"):
-                use()
+        with pytest.raises(cgroup.GroupRemoved, match="has been removed"):
+            reader.read()

@@ -115,6 +115,18 @@ def test_verbose_says_what_happened_when(site: Site) -> None:
     ]
 
 
+def test_a_reader_that_has_had_enough_is_no_fault_of_the_images(site: Site) -> None:
+    """As in `lithos clean --unused | head -1`, with more than a pipe's writer keeps in memory."""
+    for number in range(200):
+        (site.images / f"{number:0>100}").mkdir()
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [*LITHOS, "clean", "-C", str(site.etc.master), "--unused"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=PATIENCE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_an_upload_is_not_disturbed(site: Site) -> None:
     assert site.listed("--unused", "--keep-recent", "1h") == []
     assert site.clean("--delete-unused", "--keep-recent", "1h").returncode == 0

@@ -50,6 +50,23 @@ def test_what_is_there(arguments: tuple[str, ...], shown: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, shown, "")
 
 
+def test_a_supervisor_has_ended_and_its_logs_are_where_they_were(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LITHOS_LOG_DIR", str(host.root / "none"))
+    master = host.root / "master.yaml"
+    (host.root / "sandboxes").mkdir()
+    (host.root / "stderr/shop").mkdir(parents=True)
+    (host.root / "stderr/shop/web.0.stderr").write_text("no database\n")
+    master.write_text(f"stdio-log-dir: {host.root}/stderr\n")
+    done = lithos("logs", "shop/web", "-C", str(master))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "no database\n", "")
+    master.write_text("stdio-log-dri: /\n")
+    done = lithos("logs", "shop/web", "-C", str(master))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"lithos: cannot use {master}:1:1: unknown key 'stdio-log-dri', did you mean 'stdio-log-dir'?\n"
+    )
+
+
 def test_nothing_runs(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LITHOS_LOG_DIR", str(host.root / "none"))
     done = lithos("logs", "run/hello")

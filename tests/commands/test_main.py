@@ -74,6 +74,18 @@ def test_a_reader_that_has_had_enough_is_no_error(words: list[str]) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("words", [["--version"], ["ps", "--json"], ["schema", "container"], ["metrics"]], ids=" ".join)
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_output_that_takes_nothing_is_said(
+    words: list[str], unbuffered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a file on a disk that is full."""
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    with open("/dev/full", "w") as full:
+        done = lithos(*words, stdout=full)
+    assert (done.returncode, done.stderr) == (1, "lithos: cannot write to standard output: No space left on device\n")
+
+
 @pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
 @pytest.mark.parametrize("words", [["--version"], ["ps", "--json"], ["ps"], ["dance"]], ids=" ".join)
 def test_closed_standard_streams_change_nothing_else(words: list[str], closed: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 from real_host import until
@@ -94,6 +95,34 @@ def test_another_process_file_is_tried(real_tree: RealTree) -> None:
     ]
     done = real_tree.command("plan", "--sandbox", "shop")
     assert (done.returncode, done.stderr) == (2, "lithos: --sandbox and --alternate-config go together\n")
+    done = real_tree.command("plan", "--sandbox", "shup", "--alternate-config", str(new))
+    assert (done.returncode, done.stdout) == (2, "nothing to do: 1 kept\n")
+    assert done.stderr == f"{real_tree.master_file}:1:1: leads to no sandbox 'shup', did you mean 'shop'?\n"
+    running.stop()
+
+
+def test_what_a_killed_supervisor_has_left_is_kept(real_tree: RealTree) -> None:
+    real_tree.sandbox("shop")
+    for version in ("v1", "v2"):
+        real_tree.sleeper(version)
+    entries = {"same": real_tree.entry("v1", 2), "web": real_tree.entry("v1")}
+    real_tree.processes("shop", entries)
+    running = real_tree.tree().until_serving()
+    before = running.pids("shop/same")
+    running.kill()
+    real_tree.processes("shop", entries | {"web": real_tree.entry("v2")})
+
+    assert real_tree.command("plan").stdout.splitlines() == [
+        "shop/web.0  restart  image v1 → v2; environ.VERSION v1 → v2",
+        "2 instances would be kept as they are",
+    ]
+    nobody = ("setpriv", "--reuid=65534", "--clear-groups")
+    done = real_tree.lithos("plan", "-C", str(real_tree.master_file), wrap=nobody)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(r"lithos: cannot read \S+/services: Permission denied; try it as root\n", done.stderr)
+
+    running = real_tree.tree().until_serving()
+    assert running.pids("shop/same") == before
     running.stop()
 
 

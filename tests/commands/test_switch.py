@@ -46,14 +46,17 @@ def test_a_wrong_file_changes_nothing(real_tree: RealTree) -> None:
         f"{new}:4:3: web: unknown key 'instancs', did you mean 'instances'?",
         "lithos: shop was not switched: nothing was changed",
     ]
-    for sandbox, file, words in (
-        ("none", new, f"lithos: {real_tree.master_file} leads to no sandbox none"),
-        ("shop", "/none.yaml", "lithos: cannot read /none.yaml: "),
-        ("shop", real_tree.directory, f"lithos: cannot read {real_tree.directory}: "),
+    latin = real_tree.file("latin.yaml", "")
+    latin.write_bytes("# ü".encode("latin-1"))
+    for sandbox, file, sentence in (
+        ("none", new, f"{real_tree.master_file} leads to no sandbox none"),
+        ("shop", "/none.yaml", "cannot read /none.yaml: No such file or directory"),
+        ("shop", real_tree.directory, f"cannot read {real_tree.directory}: Is a directory"),
+        ("shop", "/dev/zero", "cannot read /dev/zero: it is larger than 1048576 bytes"),
+        ("shop", latin, f"cannot read {latin}: it is not UTF-8"),
     ):
         done = real_tree.command("switch", sandbox, str(file))
-        assert done.returncode == 2
-        assert words in done.stderr
+        assert (done.returncode, done.stderr) == (2, f"lithos: {sentence}\n")
     assert running.pids() == before
     assert (real_tree.directory / "processes/shop.yaml").stat().st_ino == inode
     assert (real_tree.directory / "processes/shop.yaml").read_text() == text
@@ -145,13 +148,29 @@ def test_bad_versions_are_rolled_back_with_their_reasons(real_tree: RealTree) ->
     running.stop()
 
 
+def test_to_the_version_that_serves_again_is_no_roll_back(real_tree: RealTree) -> None:
+    """The files say once more what runs, and nothing is left of the version that failed."""
+    port = real_tree.port()
+    running = shop(real_tree, port)
+    before = running.pids()
+    real_tree.image("exits", EXITS, port=port)
+    bad = real_tree.processes("shop", {"web": real_tree.entry("exits", 2)}, "bad.yaml")
+    good = real_tree.processes("shop", {"web": real_tree.entry("v1", 2)}, "good.yaml")
+    assert real_tree.command("switch", "shop", str(bad)).returncode == 1
+    done = real_tree.command("switch", "shop", str(good))
+    assert (done.returncode, done.stderr) == (0, "shop/web: settled, 2/2 ready\n")
+    assert (running.services()["shop/web"]["reason"], running.pids()) == ("", before)
+    running.stop()
+
+
 def test_a_first_version_that_fails_is_said_and_another_process_is_not_waited_for(real_tree: RealTree) -> None:
     """A process that has been failing all along keeps nobody from switching another one."""
     port = real_tree.port()
     running = shop(real_tree, port)
     real_tree.image("bad", EXITS, restart_timeout=600)
     entries = {"web": real_tree.entry("v1", 2), "job": real_tree.entry("bad")}
-    done = real_tree.command("switch", "shop", str(real_tree.processes("shop", entries, "new.yaml")))
+    new = real_tree.processes("shop", entries, "new.yaml")
+    done = real_tree.command("switch", "--timeout", "0", "shop", str(new))
     assert done.returncode == 1
     assert "lithos: shop/job does not get ready: shop/job.0 exited with code 1 after " in done.stderr
     entries["web"] = real_tree.entry("v2", 2)
@@ -166,6 +185,15 @@ def test_a_first_version_that_fails_is_said_and_another_process_is_not_waited_fo
     entries["web"] = real_tree.entry("v1", 2)
     done = real_tree.command("switch", "shop", str(real_tree.processes("shop", entries, "new.yaml")))
     assert done.returncode == 0, done.stderr
+    running.stop()
+
+
+def test_nothing_is_a_file_too(real_tree: RealTree) -> None:
+    running = shop(real_tree, real_tree.port())
+    done = real_tree.command("switch", "shop", os.devnull)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert all(line.startswith("shop/web: ") for line in done.stderr.splitlines()), done.stderr
+    assert running.instances() == []
     running.stop()
 
 

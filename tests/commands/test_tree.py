@@ -46,6 +46,16 @@ def test_each_sandbox_has_a_cgroup_with_its_limits_and_instances(real_tree: Real
     running.stop()
 
 
+def test_what_cgroup_controllers_leave_out_is_said(real_tree: RealTree) -> None:
+    real_tree.master(cgroup_controllers=["name"])
+    real_tree.sandbox("shop")
+    real_tree.sleeper("v1", pids_limit=50)
+    real_tree.processes("shop", {"web": real_tree.entry("v1")})
+    running = real_tree.tree("--limits", "enforce").until_serving()
+    assert running.until_said("limits are not enforced for:").endswith("pids (cgroup-controllers)")
+    running.stop()
+
+
 def test_the_usual_slice_is_shared_with_others(real_tree: RealTree) -> None:
     """Two supervisors have sandboxes in lithos.slice; each removes its own."""
     shared = Path(cgroup.find().mount) / "lithos.slice"
@@ -123,7 +133,7 @@ def test_systemd_is_told(real_tree: RealTree) -> None:
     path = real_tree.directory / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(path))
-        manager.settimeout(15)
+        manager.settimeout(60)
         real_tree.environ["NOTIFY_SOCKET"] = str(path)
         running = real_tree.tree()
         assert manager.recv(1000) == b"READY=1"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -216,6 +218,18 @@ def test_devices_that_are_named_must_exist(etc: Etc) -> None:
 
     (etc.directory / "dev").mkdir()
     assert etc.errors() == []
+
+
+@pytest.mark.parametrize("devfs", ["", "/var/lib/lithos/dev"])
+def test_the_default_directory_of_devices_counts_where_it_exists(etc: Etc, devfs: str) -> None:
+    """In a mount namespace of its own, where nothing else is in /var/lib."""
+    etc.write("master.yaml", "")
+    script = 'mount -t tmpfs tmpfs /var/lib && mkdir -p "/var/lib/$1" && shift && exec "$@"'
+    show = "import sys; from lithos_runner.config import load_host; print(load_host(sys.argv[1]).devfs)"
+    made = devfs.removeprefix("/var/lib/")
+    command = ["unshare", "--mount", "sh", "-c", script, "sh", made, sys.executable, "-c", show, str(etc.master)]
+
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == f"{devfs}\n"
 
 
 # Images

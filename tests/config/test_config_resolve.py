@@ -187,11 +187,14 @@ def test_one_broken_include_spoils_only_its_place() -> None:
         ("!*IncludeSeq '*/a'", "!*IncludeSeq takes a path with one * in its last component, found '*/a'"),
         ("!*IncludeSeq '*a*'", "!*IncludeSeq takes a path with one * in its last component, found '*a*'"),
         ("!*IncludeMap '*.yaml'", "!*IncludeMap takes a path with one (*) in its last component, found '*.yaml'"),
-        ("!*IncludeSeq none/*", "No such file or directory"),
     ],
 )
 def test_includes_that_are_wrong(node: str, message: str) -> None:
     assert faults(f"a: {node}\n") == [f"main.yaml:1:4: a: cannot include: {message}"]
+
+
+def test_a_directory_that_is_not_there_is_named() -> None:
+    assert faults("a: !*IncludeSeq none/*\n") == ["main.yaml:1:4: a: cannot include none/*: No such file or directory"]
 
 
 def test_a_cycle_is_refused() -> None:

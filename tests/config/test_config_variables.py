@@ -38,6 +38,12 @@ def test_an_unknown_variable_is_named(text: str, name: str) -> None:
     assert str(caught.value) == f"unknown variable {name}: give its value with --set"
 
 
+def test_an_unknown_built_in_cannot_be_given() -> None:
+    message = r"^unknown variable 'lithos:nme': there are lithos:name, lithos:config_filename, lithos:pid$"
+    with pytest.raises(ValueError, match=message):
+        substitute("@{lithos:nme}", VALUES)
+
+
 def test_built_ins_wait_for_the_instance() -> None:
     text = "@{a} @{lithos:name} @{ lithos:config_filename } @{lithos:pid}"
     loaded = Variables({"a": "1"}).put_into(text)

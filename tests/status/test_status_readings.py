@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import pytest
 from fake_host import BUSY, Host, state_of
@@ -12,11 +13,9 @@ from real_host import processes_in
 from lithos_runner.plan.instance import State
 from lithos_runner.status import processes
 from lithos_runner.status.meter import CpuMeter
-from lithos_runner.status.readings import STATES, Instance, Observation, Observer
-from lithos_runner.status.usage import Group
+from lithos_runner.status.readings import NOTHING, STATES, Observation, Observer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -181,83 +180,79 @@ class TestMemory:
                 assert observer.oom_kills(seen.instance, memory) is None
 
 
-class TestGroup:
-    FILES: ClassVar = {
-        "memory.current": "4096\n",
-        "memory.peak": "8192\n",
-        "memory.max": "max\n",
-        "memory.events": "low 0\nhigh 3\nmax 2\noom 1\noom_kill 1\noom_group_kill 0\n",
-        "cpu.stat": "usage_usec 1500000\nuser_usec 1000000\nsystem_usec 500000\n",
-        "pids.current": "7\n",
-        "io.pressure": "some avg10=0.00 avg60=0.00 avg300=0.00 total=2500000\n"
-        "full avg10=0.00 avg60=0.00 avg300=0.00 total=1000000\n",
-    }
-
-    @pytest.fixture(params=[False, True])
-    def group(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Group]:
-        for name, text in self.FILES.items():
-            (tmp_path / name).write_text(text)
-        group = Group(str(tmp_path), keep=request.param)
-        yield group
-        group.close()
-
-    def test_files_are_read_in_their_units(self, group: Group) -> None:
-        memory = group.memory()
-        assert memory is not None
-        assert (memory.current, memory.peak, memory.max, memory.source) == (4096, 8192, None, "cgroup")
-        assert memory.events == {"low": 0, "high": 3, "max": 2, "oom": 1, "oom_kill": 1, "oom_group_kill": 0}
-        assert group.cpu_seconds() == 1.5
-        assert group.number("pids.current") == 7
-        assert group.pressure() == {("io", "some"): 2.5, ("io", "full"): 1.0}
-
-    def test_a_second_reading_sees_new_values(self, group: Group, tmp_path: Path) -> None:
-        assert group.number("pids.current") == 7
-        (tmp_path / "pids.current").write_text("8\n")
-        assert group.number("pids.current") == 8
-
-    def test_a_missing_file_is_none(self, group: Group, tmp_path: Path) -> None:
-        for name in self.FILES:
-            (tmp_path / name).unlink()
-        assert (group.memory(), group.cpu_seconds(), group.number("pids.current")) == (None, None, None)
-        assert group.pressure() == {}
-
-    def test_closing_gives_all_descriptors_back(self, group: Group) -> None:
-        before = len(os.listdir("/proc/self/fd"))
-        group.memory()
-        group.close()
-        assert len(os.listdir("/proc/self/fd")) == before
-
-    @pytest.mark.parametrize("keep", [False, True])
-    def test_a_group_that_was_removed_says_nothing(self, host: Host, keep: bool) -> None:
-        real = host.instance()
-        group = Group(str(real.group), keep=keep)
-        assert group.cpu_seconds() is not None
-        real.close()
-        assert (group.cpu_seconds(), group.memory(), group.pressure()) == (None, None, {})
-        group.close()
-
-
 class TestObserver:
     def test_files_are_kept_for_so_many_groups_and_closed_when_these_end(self, host: Host) -> None:
         supervisor = host.supervisor()
         for index in range(2):
             supervisor.tell("write_instance", state_of(host.instance(f"hello.{index}"), index=index))
-        with Observer(keep=1) as observer:
+        with Observer(["cpu.stat"], keep=1) as observer:
             before = len(os.listdir("/proc/self/fd"))
-            for instance in observer.supervisors()[0].instances:
-                group = observer.group(instance)
-                assert group is not None
-                assert group.cpu_seconds() is not None
-            assert len(os.listdir("/proc/self/fd")) == before + 1
+            for _ in range(2):
+                for instance in observer.supervisors()[0].instances:
+                    assert observer.usage(instance).cpu_usec is not None
+                assert len(os.listdir("/proc/self/fd")) == before + 1
             supervisor.tell("forget", "run/hello.0")
             observer.supervisors()
             assert len(os.listdir("/proc/self/fd")) == before
+
+    def test_only_what_is_asked_is_read(self, host: Host) -> None:
+        supervisor = host.supervisor()
+        supervisor.tell("write_instance", state_of(host.instance()))
+        with Observer(["cpu.stat"]) as observer:
+            usage = observer.usage(observer.supervisors()[0].instances[0])
+        assert usage.texts.keys() == {"cpu.stat"}
+
+    @pytest.mark.parametrize("keep", [0, 1])
+    def test_a_group_that_was_removed_says_nothing(self, host: Host, keep: int) -> None:
+        supervisor, real = host.supervisor(), host.instance()
+        supervisor.tell("write_instance", state_of(real))
+        with Observer(keep=keep) as observer:
+            (instance,) = observer.supervisors()[0].instances
+            assert observer.usage(instance) != NOTHING
+            real.close()
+            assert observer.usage(instance) == NOTHING
+            assert observer.memory_of_processes(instance) is None
+
+    def test_a_group_that_loses_some_of_its_files_says_the_rest(self, host: Host) -> None:
+        supervisor, real = host.supervisor(), host.instance()
+        supervisor.tell("write_instance", state_of(real))
+        with Observer(keep=1) as observer:
+            (instance,) = observer.supervisors()[0].instances
+            assert observer.usage(instance).stalled_usec
+            (real.group / "cgroup.pressure").write_text("0")
+            usage = observer.usage(instance)
+            assert usage.stalled_usec == {}
+            assert usage.cpu_usec is not None
 
     def test_a_group_of_an_instance_that_ended_is_not_read(self, host: Host) -> None:
         supervisor, real = host.supervisor(), host.instance()
         supervisor.tell("write_instance", state_of(real, pid=None, pid_start=None))
         with Observer() as observer:
-            assert observer.group(observer.supervisors()[0].instances[0]) is None
+            (instance,) = observer.supervisors()[0].instances
+            assert observer.usage(instance) == NOTHING
+            assert observer.memory_of_processes(instance) is None
+
+    def test_a_directory_that_has_not_changed_for_long_is_not_read_again(self, host: Host) -> None:
+        supervisor = host.supervisor()
+        supervisor.tell("write_instance", state_of(None, state="starting"))
+        directory = supervisor.runtime / "state"
+        (file,) = directory.iterdir()
+        with Observer() as observer:
+
+            def state() -> str:
+                return observer.supervisors()[0].instances[0].state
+
+            assert state() == "starting"
+            # It has just been changed, so it could be once more at the same time of the clock.
+            file.write_text(json.dumps(state_of(None, state="ready")))
+            assert state() == "ready"
+            os.utime(directory, (0, 0))
+            assert state() == "ready"
+            # No supervisor writes in place, so the directory still says that nothing is new.
+            file.write_text(json.dumps(state_of(None, state="failed")))
+            assert state() == "ready"
+            supervisor.tell("write_instance", state_of(None, state="backoff"))
+            assert state() == "backoff"
 
 
 class TestCpuMeter:
@@ -265,15 +260,14 @@ class TestCpuMeter:
         supervisor = host.supervisor()
         supervisor.tell("write_instance", state_of(host.instance("busy.0", BUSY), init=False))
         meter = CpuMeter()
-        with Observer() as observer:
-            instances: list[Instance] = observer.supervisors()[0].instances
-            assert meter.measure(observer, instances, 0.0) == {}
-            group = observer.group(instances[0])
-            assert group is not None
-            before = group.cpu_seconds() or 0.0
-            while (group.cpu_seconds() or 0.0) < before + 0.1:
+        with Observer(["cpu.stat"]) as observer:
+            (instance,) = observer.supervisors()[0].instances
+            first = observer.observe(instance)
+            assert meter.measure([first], 0.0) == {}
+            assert first.cpu_usec is not None
+            while (observer.usage(instance).cpu_usec or 0) < first.cpu_usec + 100_000:
                 os.sched_yield()
-            (used,) = meter.measure(observer, instances, 0.1).values()
+            (used,) = meter.measure([observer.observe(instance)], 0.1).values()
             # At least 0.1 s of CPU in what we say were 0.1 s.
             assert used >= 1.0
-            assert meter.measure(observer, [], 0.2) == {}
+            assert meter.measure([], 0.2) == {}

@@ -44,6 +44,7 @@ class TestLock:
         first.kill()
         os.close(store.claim(str(first.runtime)))
         assert store.read_supervisor(str(first.runtime)) is None
+        assert not (first.runtime / "master.pid").exists()
         assert [value["name"] for value in store.read_instances(str(first.runtime))] == ["run/hello.0"]
 
     def test_the_lock_is_not_inherited_by_a_program(self, runtime: str) -> None:
@@ -260,7 +261,8 @@ def test_what_a_predecessor_was_writing_when_it_was_killed_goes(
     runtime = tmp_path / "runtime"
     first = StateDirectory.create(str(runtime))
     first.write_instance({"name": "run/hello.0"})
-    halves = [runtime / ".supervisor.json", runtime / "state/.run:hello.0.json", runtime / "services/.run:hello.json"]
+    names = (".supervisor.json", ".master.pid", "state/.run:hello.0.json", "services/.run:hello.json")
+    halves = [runtime / name for name in names]
     for half in halves:
         half.write_text('{"na')
     second = StateDirectory.create(str(runtime))

@@ -8,9 +8,8 @@ from fake_host import state_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lithos_runner.status.readings import Exit, Instance, Observation, Supervisor
+from lithos_runner.status.readings import Exit, Instance, Memory, Observation, Supervisor
 from lithos_runner.status.table import COLUMNS, CPU, Row, Section, Style, table
-from lithos_runner.status.usage import Memory
 
 NOW = 1_700_000_000.0
 PS = [column for column in COLUMNS if column is not CPU]
@@ -42,6 +41,16 @@ def test_a_pipe_gets_aligned_text_without_colours() -> None:
         "NAME         STATE     PID  UPTIME     MEMORY       RESTARTS  LAST EXIT              PORTS",
         "run/hello.0  ready    4711  4m 05s  40M / 80M  50%         0  -                      8080",
         "run/hello.1  backoff     -       -          -              3  out of memory  7s ago  -",
+    ]
+
+
+def test_commands_stand_below_all_supervisors() -> None:
+    command = row(Memory(4 * MIB), state="command", pid=4712, started=NOW - 5, process="migrate", ports=[])
+    lines = table([section(READY), Section(None, [command])], NOW, Style(), PS)
+    assert lines[3:5] == ["", "one-off commands"]
+    assert lines[5].split()[:3] == ["NAME", "STATE", "PID"]
+    assert lines[6:] == [
+        "run/migrate.0  command  4712      5s       4.0M              0  -          -",
     ]
 
 

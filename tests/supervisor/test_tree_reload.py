@@ -66,6 +66,8 @@ def test_reading_the_same_files_again_touches_nothing(real_tree: RealTree) -> No
     _, running = real_tree.start_shop()
     before, descriptors = running.instances(), len(list(running.descriptors()))
     files = inodes(running.state)
+    # What lithos's users have in their scripts: kill -QUIT "$(cat /run/lithos/master.pid)"
+    assert (running.runtime / "master.pid").read_text() == str(running.pid)
     for number in RELOADS:
         running.reload(number)
         running.until_phases()

@@ -88,7 +88,7 @@ class Watch:
         if seen.serving:
             self._ready("")
         elif self._is_unclear_for_long(seen):
-            self._ready(f"it cannot be seen whether it waits for connections ({seen.why}), so it is taken to")
+            self._ready(f"it cannot be seen whether it waits for connections ({seen.why}); it is taken as ready")
         else:
             missing = [inode for inode, wait in seen.waits.items() if wait is listening.Wait.NOT_YET]
             self.why_not = seen.why or f"no thread waits on {', '.join(self._name(inode) for inode in missing)}"
