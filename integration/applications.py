@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# Answers with its name and version on descriptor 3, one request after the other. SIGUSR1 makes it take all the
+# Answers with its version and name on descriptor 3, one request after the other. SIGUSR1 makes it take all the
 # memory it can get, between two requests; with LEAKS in its environment it does so after its first.
 GREEDY = """
 import os, select, signal, socket
@@ -27,7 +27,7 @@ while True:
         continue
     client.setblocking(True)
     client.recv(100)
-    client.sendall(f"{os.environ['LITHOS_NAME']} {os.environ.get('VERSION', '')}".strip().encode())
+    client.sendall(f"{os.environ.get('VERSION', '')} {os.environ['LITHOS_NAME']}".strip().encode())
     client.close()
     if "LEAKS" in os.environ:
         os.kill(os.getpid(), signal.SIGUSR1)

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 from applications import BOMB, GREEDY, STUBBORN
-from clients import Clients
+from clients import SPARSE, Line, Load
 from prometheus_client.parser import text_string_to_metric_families
 from real_host import RealHost, Running, until
 
@@ -16,10 +16,7 @@ MIB = 1 << 20
 
 
 def enforced(host: RealHost, file: Path, *options: str) -> Running:
-    running = host.start(file, "--limits", "enforce", *options)
-    running.until_started()
-    running.until_state("ready")
-    return running
+    return host.start(file, "--limits", "enforce", *options).until_serving()
 
 
 def test_an_instance_that_takes_too_much_memory_is_killed_alone_and_started_again(real_host: RealHost) -> None:
@@ -27,14 +24,14 @@ def test_an_instance_that_takes_too_much_memory_is_killed_alone_and_started_agai
     file = real_host.program(GREEDY, port=port, instances=3, memory_limit="32Mi")
     running = enforced(real_host, file)
     others = [one["pid"] for one in running.instances()[1:]]
-    with Clients(port) as clients:
-        until(lambda: len(clients.answers) == 3, "all three serve")
+    with Load(port, 3 * [Line], SPARSE) as load:
+        load.until_answered_by(*(one["name"] for one in running.instances()))
         os.kill(running.app(0), signal.SIGUSR1)
         assert "used more memory than its limit allows" in running.until_said(".0 was killed")
         running.until_state("ready")
-        clients.until_answered()
+        load.until_answered(50)
 
-    assert clients.failures == []
+    assert load.failures == []
     first, *rest = real_host.ps()
     assert first["last_exit"]["oom_killed"] is True
     assert first["last_exit"]["signal"] == signal.SIGKILL

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from applications import GREEDY, QUIET, STUBBORN
-from clients import Clients
+from clients import SPARSE, Load
 from real_host import until
 from tree_service import ETC, LOGS, SLICE, UNIT, run
 
@@ -43,18 +43,18 @@ def test_reload_and_switch_touch_only_what_has_changed(service: TreeService, tmp
     a_shop(service)
     service.start()
     supervisor, before = service.main_pid, service.pids()
-    with Clients(PORT) as clients:
+    with Load(PORT, pause=SPARSE) as load:
         service.container("v2", GREEDY, PORT, environ={"VERSION": "v2"})
         new = service.processes("shop", tmp_path / "shop.yaml", web={"config": "v2", "instances": 2})
         run("lithos", "switch", "shop", str(new))
         switched = service.pids()
-        until(lambda: any(answer.endswith(" v2") for answer in clients.answers), "the new version answers")
+        load.until_answered_by("v2")
 
         service.processes("shop", web={"config": "v2", "instances": 3})
         service.reload()
         service.until_settled()
-        clients.until_answered()
-    assert clients.failures == []
+        load.until_answered(50)
+    assert load.failures == []
     assert switched["other/job.0"] == before["other/job.0"]
     assert not {*before.values()} & {pid for name, pid in switched.items() if name.startswith("shop/")}
     assert service.pids().items() > switched.items()
@@ -67,11 +67,11 @@ def test_the_death_of_the_supervisor_is_not_noticed(service: TreeService) -> Non
     service.start()
     supervisor, before = service.main_pid, service.pids()
     assert [oom_score_adj(pid) for pid in (supervisor, service.app("shop/web.0"))] == [-900, 0]
-    with Clients(PORT) as clients:
+    with Load(PORT, pause=SPARSE) as load:
         kill_the_supervisor()
         service.journal.until("adopted 4 instance(s)")
         service.journal.until("Started lithos.service")
-        clients.until_answered()
+        load.until_answered(50)
         assert service.pids() == before
         successor = service.main_pid
         assert successor not in (0, supervisor)
@@ -88,11 +88,11 @@ def test_the_death_of_the_supervisor_is_not_noticed(service: TreeService) -> Non
         service.journal.until("/etc/lithos/master.yaml:1:1: unknown key 'what'")
         service.journal.until("Failed to start lithos.service")
         assert service.show("ActiveState") == "failed"
-        clients.until_answered()
+        load.until_answered(50)
         (ETC / "master.yaml").write_text("")
         service.start()
         assert service.pids() == before
-    assert clients.failures == []
+    assert load.failures == []
 
 
 def test_restart_is_an_end_and_a_new_start(service: TreeService) -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 import yaml
-from clients import Clients, page
+from clients import SPARSE, Load, Page
 from prometheus_client.parser import text_string_to_metric_families
 from real_host import RealHost
 
@@ -62,22 +62,20 @@ def limits_in_metrics(host: RealHost) -> list[float]:
 @pytest.mark.parametrize("stack", STACKS, ids=lambda stack: stack.example)
 def test_its_memory_limit_hits_one_instance_alone(real_host: RealHost, stack: Greedy) -> None:
     file = container_file(real_host, stack)
-    running = real_host.start(file, "--limits", "enforce")
-    running.until_started()
-    running.until_state("ready")
+    running = real_host.start(file, "--limits", "enforce").until_serving()
     before = real_host.ps()
     limit = load_container(str(file), {}).memory_limit
     assert [one["memory"]["max"] for one in before] == [limit] * 3
     assert limits_in_metrics(real_host) == [limit] * 3
-    with Clients(PORT, ask=page) as clients:
-        clients.until_answered(10)
+    with Load(PORT, 3 * [Page], SPARSE) as load:
+        load.until_answered(10)
         os.kill(running.app(0), signal.SIGUSR2)
         assert "used more memory than its limit allows" in running.until_said(".0 was killed")
-        clients.until_answered(20)
+        load.until_answered(20)
         running.until_state("ready")
 
     # Only what it had in hand itself is lost: of each client one request, at the most.
-    assert len(clients.failures) <= clients.threads, clients.failures
+    assert len(load.failures) <= len(load.clients), load.failures
     first, *others = real_host.ps()
     assert (first["restarts"], first["last_exit"]["oom_killed"]) == (1, True)
     assert [(one["pid"], one["restarts"], one["memory"]["oom_kills"]) for one in others] == [

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from real_host import PATIENCE, PYTHON, Lines, ask, children, until
+from real_host import PATIENCE, PYTHON, Lines, ask, children, dashed, until
+from real_tree import SANDBOX
 
 import cgroup
 from benchmarks import images
@@ -24,7 +25,6 @@ IMAGE = IMAGES / "base"
 LOGS = Path("/var/log/lithos")
 RUNTIME = Path("/run/lithos")
 SLICE = Path("/sys/fs/cgroup/lithos.slice")
-USER = 65534
 
 # Those of files, and those of `systemctl set-property --runtime`.
 _DROP_INS = [Path("/run/systemd", directory, "lithos.service.d") for directory in ("system", "system.control")]
@@ -78,25 +78,18 @@ class TreeService:
 
     def sandbox(self, name: str, **keys: Any) -> None:
         """Write a sandbox file; underscores in `keys` are dashes."""
-        defaults = {
-            "allow-users": [USER],
-            "allow-groups": [USER],
-            "allow-tcp-ports": ["1024-65535"],
-            "default-user": USER,
-            "default-group": USER,
-        }
-        _write(ETC / f"sandboxes/{name}.yaml", {**defaults, **_dashed(keys)})
+        _write(ETC / f"sandboxes/{name}.yaml", SANDBOX | dashed(keys))
 
     def container(self, version: str, program: str, port: int | None = None, **keys: Any) -> None:
         """Write the container file of a Python program that gets `port` as descriptor 3."""
         ports = {"tcp-ports": {str(port): {"fd": 3, "host": "127.0.0.1"}}} if port else {}
         command = {"executable": PYTHON, "arguments": ["-I", "-S", "-c", program]}
-        _write(IMAGE / f"config/{version}.yaml", {**command, **ports, **_dashed(keys)})
+        _write(IMAGE / f"config/{version}.yaml", {**command, **ports, **dashed(keys)})
 
     def processes(self, sandbox: str, file: Path | None = None, **entries: dict[str, Any]) -> Path:
         """Write a process file; an entry has `config`, the name of a container file, and other keys."""
         whole = {
-            name: {"image": IMAGE.name, **_dashed(entry), "config": f"/config/{entry['config']}.yaml"}
+            name: {"image": IMAGE.name, **dashed(entry), "config": f"/config/{entry['config']}.yaml"}
             for name, entry in entries.items()
         }
         return _write(file or ETC / f"processes/{sandbox}.yaml", whole)
@@ -188,10 +181,6 @@ class TreeService:
         run("systemctl", "disable", "lithos")  # removes the link to the unit, too
         for directory in (ETC, LOGS, RUNTIME, IMAGES.parent):
             shutil.rmtree(directory, ignore_errors=True)
-
-
-def _dashed(keys: dict[str, Any]) -> dict[str, Any]:
-    return {key.replace("_", "-"): value for key, value in keys.items()}
 
 
 def _write(path: Path, document: object) -> Path:

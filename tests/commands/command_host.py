@@ -9,13 +9,12 @@ import select
 import subprocess
 import termios
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from real_host import LITHOS, PATIENCE, leaving_nothing, until
-from real_tree import USER, RealTree, RunningTree, dashed, yaml_of
+from real_host import LITHOS, PATIENCE, dashed, leaving_nothing, until
+from real_tree import USER, RealTree, RunningTree, yaml_of
 
 from benchmarks import images
 
@@ -175,13 +174,6 @@ class CommandHost(RealTree):
                 if stream is not None:
                     stream.close()
         super().close()
-
-
-def processes_in(group: Path) -> list[int]:
-    """The processes in a cgroup; none if it is gone."""
-    with suppress(FileNotFoundError):
-        return [int(pid) for pid in (group / "cgroup.procs").read_text().split()]
-    return []
 
 
 def ended(pid: int) -> bool:

@@ -248,9 +248,7 @@ def test_an_image_on_which_an_instance_runs_stays_also_without_its_supervisor(re
     images.make(site.images / "v0", images.programs("/bin/sleep"))
     running = real_host.start(
         real_host.container(executable="/bin/sleep", arguments=["1000"]), "--image", str(site.images / "v0")
-    )
-    running.until_started()
-    running.until_state("ready")
+    ).until_serving()
     assert site.listed("--used") == ["v0", "v1", "v2", "v3"]
     assert site.listed("--unused") == ["v4"]
 

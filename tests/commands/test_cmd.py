@@ -18,8 +18,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "supervisor"))
 sys.path.insert(0, str(Path(__file__).parent))
 
-from command_host import CommandHost, processes_in, shop, until_ended
-from real_host import PATIENCE, listening, until
+from command_host import CommandHost, shop, until_ended
+from real_host import PATIENCE, listening, processes_in, until
 from real_tree import USER
 from test_run import AS_NOBODY
 

@@ -13,8 +13,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "supervisor"))
 sys.path.insert(0, str(Path(__file__).parent))
 
-from command_host import CommandHost, processes_in, shop, until_ended
-from real_host import PATIENCE
+from command_host import CommandHost, shop, until_ended
+from real_host import PATIENCE, processes_in
 
 __all__ = ["shop"]
 

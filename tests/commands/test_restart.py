@@ -6,8 +6,9 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
+from clients import Load
 from real_host import until
-from real_tree import SERVER, Load, real_tree
+from real_tree import SERVER, real_tree
 
 if TYPE_CHECKING:
     from real_tree import RealTree

@@ -46,9 +46,7 @@ def test_three_instances_share_a_port(real_host: RealHost) -> None:
         tcp_ports={"@{port}": {"fd": 3, "host": "127.0.0.1"}},
     )
     before = time.time()
-    running = real_host.start(file, "--set", f"port={port}")
-    running.until_started()
-    running.until_state("ready")
+    running = real_host.start(file, "--set", f"port={port}").until_serving()
 
     def page(_number: int) -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:

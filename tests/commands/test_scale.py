@@ -8,8 +8,9 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+from clients import Load
 from real_host import LITHOS, SERVER, real_host, until
-from real_tree import Load, real_tree
+from real_tree import real_tree
 
 if TYPE_CHECKING:
     from real_host import RealHost
@@ -156,9 +157,7 @@ def test_an_instance_that_always_fails_is_not_waited_for_for_ever(real_tree: Rea
 def test_an_instance_that_was_given_up_is_not_waited_for(real_host: RealHost) -> None:
     """As `lithos run` does with who has never been ready."""
     text = ALONE.replace("shop/web.0", f"run/{real_host.name}.0")
-    running = real_host.start(real_host.program(text, readiness="alive", restart_timeout=0.1))
-    running.until_started()
-    running.until_state("ready")
+    running = real_host.start(real_host.program(text, readiness="alive", restart_timeout=0.1)).until_serving()
     done = real_host.lithos("scale", f"run/{running.name}", "2", "--timeout", "1000")
     assert (done.returncode, f"run/{running.name} was given up: " in done.stderr.splitlines()[-1]) == (1, True)
     running.stop()

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from clients import Load
 from real_host import LITHOS, until
-from real_tree import EXITS, HANGS, SERVER, Load, RunningTree, real_tree
+from real_tree import EXITS, HANGS, SERVER, RunningTree, real_tree
 
 if TYPE_CHECKING:
     from real_tree import RealTree
@@ -83,9 +84,9 @@ def test_a_good_version_takes_over_without_a_failed_request(real_tree: RealTree)
         done = real_tree.command("switch", "shop", str(new))
         assert done.returncode == 0, done.stderr
         answered = len(load.answers)
-        until(lambda: len(load.answers) > answered + 10, "more answers")
+        load.until_answered(11)
         # It returns when no old instance serves any more.
-        assert {answer.partition(" ")[0] for answer in load.answers[answered + 4 :]} == {"v2"}
+        assert {answer.version for answer in load.answers[answered + 4 :]} == {"v2"}
     assert load.failures == []
     assert path.read_bytes() == text.encode()
     assert path.stat().st_mode & 0o777 == 0o600

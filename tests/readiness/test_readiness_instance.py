@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from real_host import SERVER, until
+from real_host import SERVER, processes_in, until
 
 import cgroup
 from lithos_runner.supervisor.loop import Loop
@@ -41,17 +41,13 @@ def heard() -> Iterator[tuple[Loop, list[tuple[str, dict[str, str]]]]]:
     loop.close()
 
 
-def pids(group: Path) -> list[int]:
-    return [int(pid) for pid in (group / "cgroup.procs").read_text().split()]
-
-
 def test_two_instances_wait_on_the_socket_that_they_share(real_host: RealHost) -> None:
     port = real_host.port()
     running = real_host.start(real_host.program(SERVER, port=port, instances=2))
     running.until_started()
     for index, group in enumerate(real_host.groups()):
         inode = os.stat(f"/proc/{running.app(index)}/fd/3").st_ino
-        until(lambda group=group, inode=inode: listening.look(pids(group), {inode}).serving, "it waits")
+        until(lambda group=group, inode=inode: listening.look(processes_in(group), {inode}).serving, "it waits")
         assert not listening.look([running.pid], {inode}).serving, "the supervisor only holds it"
     running.stop()
 
@@ -70,6 +66,6 @@ def test_an_instance_is_heard_as_its_cgroup_and_holds_its_connection(
         assert message == {"READY": "1", "STATUS": "run/" + os.path.basename(path)}
         group = Path(cgroup.find().mount + path)
         assert group in real_host.groups()
-        held = {one: connections.count(pids(one), {port}) for one in real_host.groups()}
+        held = {one: connections.count(processes_in(one), {port}) for one in real_host.groups()}
         assert held == {one: int(one == group) for one in real_host.groups()}
         running.stop()

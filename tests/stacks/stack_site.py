@@ -8,17 +8,20 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 import yaml
 from catalogue import PROJECT
+from clients import Answer, Load, Page
 from private_namespaces import bind, in_network, mount_overlay, mount_tmpfs
-from real_host import DIRECTORY, until
+from real_host import DIRECTORY, listeners, processes_in, until
 from real_tree import RealTree, RunningTree
-from stack_clients import PORT, Load, listener_inodes
 
 from lithos_runner.supervisor.readiness import listening
 
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
 SYSTEM_PATH = "/usr/local/go/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SETUP_PATIENCE = 300  # seconds, for what comes over the network
 SRV = Path("/srv")
+PORT = 80
+PAUSE = 0.01  # seconds between two requests of a client, for the servers to have the processors
+KEPT = partial(Page, kept=True)
 
 
 @contextmanager
@@ -99,14 +105,16 @@ class Site:
         shutil.rmtree(self.directory)
 
 
-def processes(group: Path) -> list[int]:
-    """All processes of an instance, its init among them; see cgroups(7)."""
-    return [int(pid) for pid in (group / "cgroup.procs").read_text().split()]
-
-
 def is_seen(group: Path, wait: listening.Wait) -> bool:
     """Whether the supervisor can see this of a listening socket of an instance."""
-    return wait in listening.look(processes(group), listener_inodes()).waits.values()
+    inodes = {int(row[9]) for row in listeners(PORT)}
+    return wait in listening.look(processes_in(group), inodes).waits.values()
+
+
+def ask_often(requests: int, at_once: int = 24) -> Counter[Answer]:
+    """Make many requests, so many at the same time, each on a connection of its own."""
+    with ThreadPoolExecutor(at_once) as pool:
+        return Counter(pool.map(lambda _: Page(PORT).ask(), range(requests)))
 
 
 def with_keys(container: str, **keys: object) -> str:
@@ -165,7 +173,7 @@ class Service(RealTree):
         return entries["web"]
 
     def load(self) -> Load:
-        return Load(kept=2 if self.stack.graceful else 0)
+        return Load(PORT, 4 * [Page] + (2 * [KEPT] if self.stack.graceful else []), PAUSE)
 
     def until_ready(self, names: set[str]) -> None:
         until(lambda: names == self.names(), f"{', '.join(names)} serve")

@@ -7,8 +7,8 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+from clients import Page
 from real_host import until
-from stack_clients import ask
 from stack_site import by_hand
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(400)  # the first test of a stack sets it up
 def answers(process: subprocess.Popen[bytes], port: int) -> bool:
     assert process.poll() is None, "it serves"
     try:
-        return bool(ask(port))
+        return bool(Page(port).ask())
     except ConnectionRefusedError:
         return False
 

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from real_host import RealHost, leaving_nothing
-from stack_clients import PORT, Answer, ask_often
-from stack_site import processes
+from real_host import RealHost, leaving_nothing, processes_in
+from stack_site import PORT, ask_often
 
 import cgroup
 from lithos_runner.config import load_container
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from catalogue import Stack
-    from real_host import Running
+    from clients import Answer
 
 pytestmark = pytest.mark.timeout(400)  # the first test of a stack sets it up
 NOBODY = "65534"
@@ -34,18 +33,12 @@ class OneFile(RealHost):
         super().__init__()
         self._ports.append(PORT)
 
-    def serve(self, file: Path) -> Running:
-        running = self.start(file)
-        running.until_started()
-        running.until_state("ready")
-        return running
-
 
 @pytest.fixture(scope="module")
 def host(stack: Stack) -> Iterator[OneFile]:
     """The stack serves for all tests of this module."""
     with leaving_nothing(OneFile()) as host:
-        running = host.serve(stack.container_file)
+        running = host.start(stack.container_file).until_serving()
         yield host
         running.stop()
 
@@ -64,7 +57,7 @@ def test_all_instances_answer(stack: Stack) -> None:
 
 def test_nobody_serves(host: OneFile) -> None:
     for instance in host.ps():
-        found = processes(Path(cgroup.find().mount, instance["cgroup"]))
+        found = processes_in(Path(cgroup.find().mount, instance["cgroup"]))
         assert instance["pid"] in found
         for pid in found:
             status = Path(f"/proc/{pid}/status").read_text()

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import socket
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 from real_host import PATIENCE, queued, until
-from stack_clients import PORT
-from stack_site import is_seen
+from stack_site import PORT, is_seen
 
 from lithos_runner.config import load_container
 from lithos_runner.supervisor.readiness.listening import Wait
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from catalogue import Stack
     from stack_site import Service
 
@@ -31,13 +27,7 @@ def is_told_to_stop(service: Service, *, drained: bool) -> bool:
     """Whether all instances are: they are out of the rotation, or have stopped waiting for connections themselves."""
     if drained:
         return "ready" not in service.running.states().values()
-    return not any(waits(group) for group in service.groups())
-
-
-def waits(group: Path) -> bool:
-    with suppress(FileNotFoundError):  # the instance had nothing in hand, and has ended
-        return is_seen(group, Wait.WAITING)
-    return False
+    return not any(is_seen(group, Wait.WAITING) for group in service.groups())
 
 
 def answer(client: socket.socket) -> bytes:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from real_host import until
-from stack_clients import ask_often
-from stack_site import is_seen
+from stack_site import ask_often, is_seen
 
 from lithos_runner.config import load_container
 from lithos_runner.supervisor.readiness.listening import Wait
@@ -40,7 +39,7 @@ def test_a_rolling_restart_fails_no_request(service: Service) -> None:
     before = service.running.pids()
     with service.load() as load:
         service.do("restart", WEB)
-        load.until_answered_by(service.names())
+        load.until_answered_by(*service.names())
     after = service.running.pids()
 
     assert load.failures == []
@@ -52,9 +51,9 @@ def test_a_new_version_fails_no_request(service: Service) -> None:
     running = service.web()
     old, new = VERSIONS[running["image"]]
     with service.load() as load:
-        load.until_answered(old)
+        load.until_answered_by(old)
         service.switch(web=running | {"image": f"v{new}"})
-        load.until_answered_by(service.names())
+        load.until_answered_by(*service.names())
 
     assert load.failures == []
     assert {one.version for one in ask_often(100)} == {new}
@@ -65,7 +64,7 @@ def test_growing_and_shrinking_fails_no_request(service: Service) -> None:
         for instances in (6, 2):
             service.do("scale", WEB, str(instances))
             assert len(service.names()) == instances
-            load.until_answered_by(service.names())
+            load.until_answered_by(*service.names())
 
     assert load.failures == []
 
@@ -75,11 +74,11 @@ def test_a_killed_instance_costs_no_more_than_what_it_had_in_hand(service: Servi
     name, victim = next(iter(service.running.pids().items()))
     assert victim is not None
     with service.load() as load:
-        load.until_answered_by({name})
+        load.until_answered_by(name)
         os.kill(victim, signal.SIGKILL)
         until(lambda: service.running.pids()[name] not in (victim, None), f"{name} is started again")
         service.until_ready(serving)
-        load.until_answered_by({name})
+        load.until_answered_by(name)
 
     # A client has one connection at a time, and asks another instance next.
     assert len(load.failures) <= len(load.clients), load.failures

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from fake_host import BUSY, Host, state_of
+from real_host import processes_in
 
 from lithos_runner.plan.instance import State
 from lithos_runner.status import processes
@@ -169,7 +170,7 @@ class TestMemory:
                 assert again.max == 64 << 20
                 assert observer.oom_kills(seen.instance._replace(oom_kills=2), again) == 2
         else:
-            pids = [int(pid) for pid in (group / "cgroup.procs").read_text().split()]
+            pids = processes_in(group)
             assert len(pids) == 2
             sizes = [processes.memory(pid) or 0 for pid in pids]
             assert memory.source == "proc"

@@ -13,12 +13,13 @@ import tempfile
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Self, TypeVar
 
 import pytest
 
 import cgroup
-from benchmarks.program import LITHOS, PYTHON
+from benchmarks.program import LITHOS as LITHOS
+from benchmarks.program import PYTHON as PYTHON
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -71,6 +72,11 @@ def request(port: int, text: bytes = b"?") -> str:
     with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
         client.sendall(text)
         return b"".join(iter(lambda: client.recv(4096), b"")).decode()
+
+
+def dashed(keys: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a configuration file, of which Python has names with underscores."""
+    return {key.replace("_", "-"): value for key, value in keys.items()}
 
 
 class Lines:
@@ -163,6 +169,12 @@ class Running:
         """Wait until the supervisor has said that it has started its instances."""
         self.until_said("; logs in ")
 
+    def until_serving(self) -> Self:
+        """Wait until it has started all instances, and they are ready."""
+        self.until_started()
+        self.until_state("ready")
+        return self
+
     def app(self, index: int = 0) -> int:
         """The application's process of an instance with the tiny init, which is its only child."""
         pid = self.instances()[index]["pid"]
@@ -217,8 +229,7 @@ class RealHost:
 
     def container(self, suffix: str = "", **keys: Any) -> Path:
         """Write a container file; JSON is YAML. Underscores in `keys` are dashes."""
-        document = {key.replace("_", "-"): value for key, value in keys.items()}
-        return self.file(f"{self.name}{suffix}.yaml", json.dumps(document))
+        return self.file(f"{self.name}{suffix}.yaml", json.dumps(dashed(keys)))
 
     def program(self, text: str, suffix: str = "", **keys: Any) -> Path:
         """Write a container file for a Python program that gets as descriptor 3 the port in `keys`, if any."""
@@ -304,6 +315,13 @@ class RealHost:
                 group.kill()
                 group.remove()
         shutil.rmtree(self.directory)
+
+
+def processes_in(group: Path) -> list[int]:
+    """The processes in a cgroup; none if it is gone."""
+    with suppress(OSError):  # also ENODEV, when it goes while we read
+        return [int(pid) for pid in (group / "cgroup.procs").read_text().split()]
+    return []
 
 
 def children(pid: int) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
-from real_host import LITHOS, PATIENCE, PYTHON, RealHost, Running, leaving_nothing, until
+from real_host import LITHOS, PATIENCE, PYTHON, RealHost, Running, dashed, leaving_nothing, until
 
 import cgroup
 from benchmarks import images
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 USER = 65534
+# What a sandbox has to allow for the programs of tests.
+SANDBOX = {
+    "allow-users": [USER],
+    "allow-groups": [USER],
+    "allow-tcp-ports": ["1-65535"],
+    "default-user": USER,
+    "default-group": USER,
+}
 SLEEP = "/usr/bin/sleep"
 _MODULES = ("encodings.ascii", "encodings.latin_1", "json", "resource", "select", "signal", "socket", "time")
 _TAGGED = re.compile(r'"(!\w+) ?([^"]*)"')
@@ -56,10 +64,6 @@ HANGS = "import signal; print('waiting for the database', file=__import__('sys')
 def yaml_of(document: object) -> str:
     """Write YAML: JSON, and texts that begin with a tag ("!Readonly /usr") as the tagged value."""
     return _TAGGED.sub(r"\1 \2", json.dumps(document))
-
-
-def dashed(keys: dict[str, Any]) -> dict[str, Any]:
-    return {key.replace("_", "-"): value for key, value in keys.items()}
 
 
 class RunningTree(Running):
@@ -153,15 +157,8 @@ class RealTree(RealHost):
         return self.file("master.yaml", yaml_of(defaults | dashed(keys)))
 
     def sandbox(self, name: str, **keys: Any) -> Path:
-        """Write a sandbox file that allows everything these tests need."""
-        defaults = {
-            "image-dir": str(self.images),
-            "allow-users": [USER],
-            "allow-groups": [USER],
-            "allow-tcp-ports": ["1-65535"],
-            "default-user": USER,
-            "default-group": USER,
-        }
+        """Write a sandbox file."""
+        defaults = {"image-dir": str(self.images), **SANDBOX}
         return self.file(f"sandboxes/{name}.yaml", yaml_of(defaults | dashed(keys)))
 
     def image(self, version: str, program: str = SERVER, port: int | None = None, **keys: Any) -> Path:
@@ -213,6 +210,14 @@ class RealTree(RealHost):
         running = RunningTree("tree", self.runtime / runtime, process)
         self._running.append(running)
         return running
+
+    def start_shop(self, instances: int = 2, **keys: Any) -> tuple[int, RunningTree]:
+        """Start `shop/web` of version `v1`, with these keys; returns its port and the supervisor when all serve."""
+        port = self.port()
+        self.sandbox("shop")
+        self.image("v1", port=port, **keys)
+        self.processes("shop", {"web": self.entry("v1", instances)})
+        return port, self.tree().until_serving()
 
     def command(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command that takes -C to its end."""

@@ -69,9 +69,8 @@ MOST_MEMORY = 14 << 10  # KiB, the budget in docs/design.md
 
 
 def test_four_idle_instances_cost_little_memory_and_no_wake_up(real_host: RealHost) -> None:
-    running = real_host.start(real_host.container(executable="/bin/sleep", arguments=["1000"], instances=4))
-    running.until_started()
-    running.until_state("ready")
+    file = real_host.container(executable="/bin/sleep", arguments=["1000"], instances=4)
+    running = real_host.start(file).until_serving()
     process = Path("/proc", str(running.pid))
     rollup = {line.split()[0]: int(line.split()[1]) for line in (process / "smaps_rollup").read_text().splitlines()[1:]}
     print({key: rollup[key] for key in ("Rss:", "Pss:", "Private_Dirty:", "Shared_Clean:")})

@@ -29,9 +29,7 @@ def by_slot(port: int) -> dict[str, object]:
 
 def test_every_instance_has_a_socket_of_its_own_and_all_are_served(real_host: RealHost) -> None:
     port = real_host.port()
-    running = real_host.start(real_host.program(SERVER, tcp_ports=by_slot(port), instances=3))
-    running.until_started()
-    running.until_state("ready")
+    running = real_host.start(real_host.program(SERVER, tcp_ports=by_slot(port), instances=3)).until_serving()
     answers = [request(port) for _ in range(90)]
     # A slot that gets none of 90 happens once in 10^16 times.
     assert set(answers) == {f"run/{running.name}.{index}" for index in range(3)}
@@ -60,9 +58,7 @@ def test_what_waits_for_an_instance_that_was_killed_is_answered_by_the_others(re
     """At once: its next life may be far away."""
     port = real_host.port()
     file = real_host.program(SERVER, tcp_ports=by_slot(port), instances=2, restart_timeout=3600)
-    running = real_host.start(file)
-    running.until_started()
-    running.until_state("ready")
+    running = real_host.start(file).until_serving()
     stopped = running.app(0)
     clients = wait_for(stopped, port, 20)
     os.kill(stopped, signal.SIGKILL)
@@ -73,9 +69,7 @@ def test_what_waits_for_an_instance_that_was_killed_is_answered_by_the_others(re
 
 def test_what_waits_for_the_only_instance_is_answered_by_its_next_life(real_host: RealHost) -> None:
     port = real_host.port()
-    running = real_host.start(real_host.program(SERVER, tcp_ports=by_slot(port), restart_timeout=0))
-    running.until_started()
-    running.until_state("ready")
+    running = real_host.start(real_host.program(SERVER, tcp_ports=by_slot(port), restart_timeout=0)).until_serving()
     stopped = running.app(0)
     clients = wait_for(stopped, port, 20)
     os.kill(stopped, signal.SIGKILL)

@@ -13,6 +13,7 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import pytest
+from clients import Line, Load
 from open_listeners import PATIENCE, Opened, connect, datagrams, entry, free_port
 
 from lithos_runner.supervisor.listeners import ListenFailed, steering
@@ -267,6 +268,7 @@ class Service:
         while self._stop not in select.select([self._listener, self._stop], [], [])[0]:
             client, _ = self._listener.accept()
             with client:
+                client.recv(99)
                 client.sendall(self._slot.encode())
 
     def end(self) -> None:
@@ -274,42 +276,6 @@ class Service:
         self._thread.join(PATIENCE)
         os.close(self._stop)
         self._listener.close()
-
-
-class Load:
-    """Clients that connect again and again; ``failed`` holds every error, ``served`` who answered how often."""
-
-    def __init__(self, port: Port, clients: int) -> None:
-        self.failed: list[str] = []
-        self.served: dict[str, int] = {}
-        self._port = port
-        self._ended = threading.Event()
-        self._lock = threading.Lock()
-        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
-        for thread in self._threads:
-            thread.start()
-
-    def _run(self) -> None:
-        while not self._ended.is_set():
-            try:
-                with connect(self._port) as client:
-                    name = client.recv(99).decode()
-            except OSError as error:
-                self.failed.append(str(error))
-                continue
-            with self._lock:
-                self.served[name] = self.served.get(name, 0) + 1
-
-    def after(self, more: int) -> None:
-        """Wait until so many more requests were answered."""
-        aim = sum(self.served.values()) + more
-        while sum(self.served.values()) < aim and not self.failed:
-            self._ended.wait(0.001)
-
-    def end(self) -> None:
-        self._ended.set()
-        for thread in self._threads:
-            thread.join(PATIENCE)
 
 
 def test_no_connection_is_lost_while_slots_come_and_go(opened: Opened, port: Port) -> None:
@@ -322,21 +288,20 @@ def test_no_connection_is_lost_while_slots_come_and_go(opened: Opened, port: Por
 
     for slot in SLOTS:
         start(slot)
-    load = Load(port, clients=8)
-    for turn in range(40):
-        slot = SLOTS[turn % 4]
-        opened.listeners.leave_rotation([port], slot)
-        services[slot].end()  # at once, whatever waits for it
-        if turn % 3:
-            opened.listeners.release([port], slot)
-        load.after(50)
-        start(slot)
-        load.after(50)
-    load.end()
+    with Load(port.port, 8 * [Line], pause=0) as load:
+        for turn in range(40):
+            slot = SLOTS[turn % 4]
+            opened.listeners.leave_rotation([port], slot)
+            services[slot].end()  # at once, whatever waits for it
+            if turn % 3:
+                opened.listeners.release([port], slot)
+            load.until_answered(50)
+            start(slot)
+            load.until_answered(50)
     for service in services.values():
         service.end()
-    assert load.failed == []
-    assert load.served.keys() == set(SLOTS)
+    assert load.failures == []
+    assert load.names() == set(SLOTS)
     assert opened.said == []
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 import signal
 import socket
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from real_host import PATIENCE, PYTHON, SERVER, queued, request, until
+from real_host import PATIENCE, SERVER, queued, request, until
 
 if TYPE_CHECKING:
     from real_host import RealHost, Running
@@ -94,12 +93,7 @@ def test_the_stop_signal_is_what_the_application_gets(real_host: RealHost) -> No
 def steered(host: RealHost, port: int, **keys: Any) -> Running:
     """Start one instance with a socket of its own; it serves one client after the other, and dies of SIGTERM."""
     ports = {str(port): {"fd": 3, "host": "127.0.0.1", "reuse-port": True}}
-    running = host.start(
-        host.container(executable=PYTHON, arguments=["-I", "-S", "-c", SERVER], tcp_ports=ports, **keys)
-    )
-    running.until_started()
-    running.until_state("ready")
-    return running
+    return host.start(host.program(SERVER, tcp_ports=ports, **keys)).until_serving()
 
 
 def test_with_reuse_port_all_who_came_before_the_end_are_answered(real_host: RealHost) -> None:
@@ -177,9 +171,7 @@ def test_after_a_kill_it_is_started_again_and_its_neighbours_serve_all(real_host
 
 def test_in_a_crash_loop_the_port_stays_open_and_clients_wait(real_host: RealHost) -> None:
     port = real_host.port()
-    running = real_host.start(real_host.program(ONE_SHOT, port=port, restart_timeout=0.2))
-    running.until_started()
-    running.until_state("ready")
+    running = real_host.start(real_host.program(ONE_SHOT, port=port, restart_timeout=0.2)).until_serving()
     # Four clients at once, served by four lives one after the other: none is refused.
     with ThreadPoolExecutor(4) as pool:
         assert set(pool.map(request, [port] * 4)) == {f"run/{running.name}.0"}
@@ -193,9 +185,7 @@ def test_in_a_crash_loop_the_port_stays_open_and_clients_wait(real_host: RealHos
 
 def test_while_it_waits_for_its_next_start_it_can_be_stopped(real_host: RealHost) -> None:
     port = real_host.port()
-    running = real_host.start(real_host.program(ONE_SHOT, port=port, restart_timeout=600))
-    running.until_started()
-    running.until_state("ready")
+    running = real_host.start(real_host.program(ONE_SHOT, port=port, restart_timeout=600)).until_serving()
     assert request(port)
     (waiting,) = running.until_state("backoff")
     assert (waiting["pid"], waiting["last_exit"]["code"]) == (None, 3)
@@ -244,9 +234,7 @@ def test_without_its_supervisor_an_instance_serves_and_the_next_one_adopts_it(re
 def test_an_adopted_instance_that_dies_is_started_again_on_the_same_socket(real_host: RealHost) -> None:
     port = real_host.port()
     file = real_host.program(SERVER, port=port)
-    first = real_host.start(file)
-    first.until_started()
-    first.until_state("ready")
+    first = real_host.start(file).until_serving()
     first.process.kill()
     first.process.wait()
     second = real_host.start(file)
@@ -305,10 +293,7 @@ def test_a_supervisor_that_stands_still_is_not_missed(real_host: RealHost) -> No
     running = real_host.start(real_host.program(SERVER, port=port, instances=2))
     running.until_started()
     running.send(signal.SIGSTOP)
-    clients = [threading.Thread(target=request, args=(port,)) for _ in range(20)]
-    for client in clients:
-        client.start()
-    for client in clients:
-        client.join()
+    with ThreadPoolExecutor(20) as pool:
+        assert all(pool.map(request, [port] * 20))
     running.send(signal.SIGCONT)
     running.stop()

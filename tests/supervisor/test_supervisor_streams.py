@@ -46,9 +46,7 @@ def test_a_hostile_instance_harms_neither_supervisor_nor_neighbour(real_host: Re
     port = real_host.port()
     # Who closes its socket would never be ready by waiting on it.
     file = real_host.program(HOSTILE, port=port, instances=2, kill_timeout=1, readiness="alive")
-    running = real_host.start(file)
-    running.until_started()
-    running.until_state("ready")
+    running = real_host.start(file).until_serving()
     for kind in ("stdout", "stderr"):
         until(lambda kind=kind: flooded(real_host, kind), f"{kind} is full of it")
     slowest = 0.0
@@ -155,9 +153,8 @@ def test_a_log_is_continued_by_the_next_run(real_host: RealHost) -> None:
 
 
 def test_a_state_is_one_json_object_a_file(real_host: RealHost) -> None:
-    running = real_host.start(real_host.container(executable="/bin/sleep", arguments=["1000"], instances=2))
-    running.until_started()
-    running.until_state("ready")
+    file = real_host.container(executable="/bin/sleep", arguments=["1000"], instances=2)
+    running = real_host.start(file).until_serving()
     written = [json.loads(path.read_text()) for path in sorted(running.state.iterdir())]
     assert written == running.instances()
     running.stop()

@@ -6,41 +6,15 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+from clients import Line, Load
 from real_host import PATIENCE, SERVER, request, until
 
 if TYPE_CHECKING:
     from real_host import RealHost, Running
-
-
-@contextmanager
-def clients(port: int, ask: Any) -> Iterator[list[str]]:
-    """Four clients who ask all the time; what goes wrong for one of them is in the list."""
-    wrong: list[str] = []
-    over = threading.Event()
-
-    def client() -> None:
-        while not over.is_set():
-            try:
-                ask(port)
-            except OSError as error:
-                wrong.append(repr(error))
-
-    threads = [threading.Thread(target=client) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield wrong
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join()
 
 
 def lives(running: Running) -> list[tuple[str, int]]:
@@ -51,17 +25,15 @@ def lives(running: Running) -> list[tuple[str, int]]:
 def test_instances_and_connections_stay(real_host: RealHost, *, reuse_port: bool) -> None:
     port = real_host.port()
     ports = {str(port): {"fd": 3, "host": "127.0.0.1", "reuse-port": reuse_port}}
-    running = real_host.start(real_host.program(SERVER, tcp_ports=ports, instances=3))
-    running.until_started()
-    running.until_state("ready")
+    running = real_host.start(real_host.program(SERVER, tcp_ports=ports, instances=3)).until_serving()
     before = lives(running)
-    with clients(port, request) as wrong:
+    with Load(port, 4 * [Line], pause=0) as load:
         for _ in range(3):
             running.send(signal.SIGUSR2)
             running.until_said("going on as the program that is installed now")
             running.until_said("adopted 3 instance(s)")
             running.until_started()
-    assert wrong == []
+    assert load.failures == []
     assert lives(running) == before
     running.stop()
 
@@ -75,9 +47,7 @@ client.recv(100)
 client.close()
 raise SystemExit(7)
 """
-    running = real_host.start(real_host.program(program, port=port))
-    running.until_started()
-    running.until_state("ready")
+    running = real_host.start(real_host.program(program, port=port)).until_serving()
     running.send(signal.SIGUSR2)
     running.until_said("adopted 1 instance(s)")
     running.until_started()

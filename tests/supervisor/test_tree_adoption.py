@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from real_host import PATIENCE, listening, request, until
-from real_tree import EXITS, Load
+from clients import Load
+from real_host import PATIENCE, listening, processes_in, request, until
+from real_tree import EXITS
 
 from lithos_runner.supervisor.adoption import survivors
 from lithos_runner.supervisor.cgroups import Tree
@@ -82,22 +83,17 @@ def has_come(running: RunningTree, loads: int, *phases: str) -> bool:
     return False
 
 
-def processes_in(tree: RealTree) -> dict[str, set[int]]:
+def processes_of(tree: RealTree) -> dict[str, set[int]]:
     """The processes of each instance that has any."""
-    found: dict[str, set[int]] = {}
-    for group in tree.groups():
-        with suppress(OSError):
-            pids = {int(pid) for pid in (group / "cgroup.procs").read_text().split()}
-            if pids:
-                found[str(group.relative_to(tree.slice))] = pids
-    return found
+    found = {str(group.relative_to(tree.slice)): {*processes_in(group)} for group in tree.groups()}
+    return {name: pids for name, pids in found.items() if pids}
 
 
 def assert_in_order(tree: RealTree, running: RunningTree) -> None:
     """Three instances, each with one application, and nothing else in any witness."""
     assert sorted(running.states().items()) == [(name, "ready") for name in WEB]
     assert tree.instance_groups() == WEB
-    assert {len(pids) for pids in processes_in(tree).values()} == {2}  # the tiny init and its only child
+    assert {len(pids) for pids in processes_of(tree).values()} == {2}  # the tiny init and its only child
     assert sorted(path.name for path in running.state.iterdir()) == [f"shop:web.{n}.json" for n in range(3)]
     assert len(list((running.runtime / "fifo").iterdir())) == 6
     assert not any("internal error" in line for line in running.said)
@@ -123,9 +119,9 @@ def test_killed_while_it_starts(real_tree: RealTree) -> None:
         doomed = chain.doomed(step, event)
         chain.until_dead(doomed, 1, "settled")
         chain.bury(doomed)
-        before = processes_in(real_tree)
+        before = processes_of(real_tree)
         running = real_tree.tree().until_serving()
-        after = processes_in(real_tree)
+        after = processes_of(real_tree)
         assert {name: pids for name, pids in before.items() if not pids <= after[name]} == {}, step
         assert_in_order(real_tree, running)
         assert request(port).startswith("v1 ")
@@ -197,7 +193,7 @@ def test_killed_while_a_bad_version_is_tried(real_tree: RealTree) -> None:
         assert last.pids() == before
         assert_in_order(real_tree, last)
     assert load.failures == []
-    assert load.versions().keys() == {"v1"}
+    assert load.versions() == {"v1"}
     last.stop()
 
 
@@ -225,7 +221,7 @@ def test_what_ended_meanwhile_is_started_again(real_tree: RealTree) -> None:
     first.kill()
     for pid in before.values():
         os.kill(pid or 0, signal.SIGKILL)
-    until(lambda: not processes_in(real_tree), "all have ended")
+    until(lambda: not processes_of(real_tree), "all have ended")
     right = (real_tree.directory / "processes/shop.yaml").read_text()
     real_tree.file("processes/shop.yaml", "web")
     second = real_tree.tree().until_serving()

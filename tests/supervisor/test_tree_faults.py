@@ -10,8 +10,8 @@ import signal
 import socket
 from typing import TYPE_CHECKING, Any
 
+from clients import Load
 from real_host import request, until
-from real_tree import Load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -196,11 +196,7 @@ def test_a_taken_port_delays_a_first_start_and_nothing_else(real_tree: RealTree)
 
 
 def test_a_version_that_cannot_have_its_port_is_rolled_back(real_tree: RealTree) -> None:
-    port = real_tree.port()
-    real_tree.sandbox("shop")
-    real_tree.image("v1", port=port)
-    real_tree.processes("shop", {"web": real_tree.entry("v1", 2)})
-    running = real_tree.tree().until_serving()
+    port, running = real_tree.start_shop()
     before = running.pids()
     with socket.create_server(("127.0.0.1", 0)) as taken, Load(port) as load:
         real_tree.image("v2", port=taken.getsockname()[1])
@@ -245,11 +241,7 @@ def leave_descriptors(pid: int, count: int) -> None:
 
 
 def test_without_free_descriptors_what_runs_goes_on(real_tree: RealTree) -> None:
-    port = real_tree.port()
-    real_tree.sandbox("shop")
-    real_tree.image("v1", port=port, restart_timeout=0.1)
-    real_tree.processes("shop", {"web": real_tree.entry("v1", 2)})
-    running = real_tree.tree().until_serving()
+    port, running = real_tree.start_shop(restart_timeout=0.1)
     pid = running.pids()["shop/web.0"] or 0
     with Load(port) as load:
         leave_descriptors(running.pid, 0)
@@ -269,11 +261,7 @@ def test_without_free_descriptors_what_runs_goes_on(real_tree: RealTree) -> None
 
 
 def test_logs_that_cannot_be_opened_fail_a_start_and_nothing_else(real_tree: RealTree) -> None:
-    port = real_tree.port()
-    real_tree.sandbox("shop")
-    real_tree.image("v1", port=port, restart_timeout=0.1)
-    real_tree.processes("shop", {"web": real_tree.entry("v1", 1)})
-    running = real_tree.tree().until_serving()
+    port, running = real_tree.start_shop(1, restart_timeout=0.1)
     before = running.pids()
     (real_tree.logs / "shop").rename(real_tree.logs / "moved")
     (real_tree.logs / "shop").touch()

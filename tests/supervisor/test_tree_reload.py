@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clients import Load
 from real_host import listening, queued, request, until
-from real_tree import SERVER, Load
+from real_tree import SERVER
 
 if TYPE_CHECKING:
     from real_tree import RealTree
@@ -42,7 +43,7 @@ def test_three_sandboxes_start_and_a_change_touches_only_its_own(real_tree: Real
     assert sorted(before) == ["blog/api.0", "blog/api.1", "mail/worker.0", "shop/new.0", "shop/old.0", "shop/old.1"]
     assert real_tree.instance_groups() == sorted(before)
     with Load(web) as load:
-        until(lambda: load.versions().keys() == {"web.v1", "web.v2"}, "both versions answer")
+        until(lambda: load.versions() == {"web.v1", "web.v2"}, "both versions answer")
         real_tree.processes("shop", {**shop, "new": real_tree.entry("web.v3", 1)})
         planned = real_tree.command("plan")
         assert planned.stdout.splitlines() == [
@@ -62,11 +63,7 @@ def test_three_sandboxes_start_and_a_change_touches_only_its_own(real_tree: Real
 
 
 def test_reading_the_same_files_again_touches_nothing(real_tree: RealTree) -> None:
-    port = real_tree.port()
-    real_tree.sandbox("shop")
-    real_tree.image("v1", port=port)
-    real_tree.processes("shop", {"web": real_tree.entry("v1", 2)})
-    running = real_tree.tree().until_serving()
+    _, running = real_tree.start_shop()
     before, descriptors = running.instances(), len(list(running.descriptors()))
     files = inodes(running.state)
     # What lithos's users have in their scripts: kill -QUIT "$(cat /run/lithos/master.pid)"
@@ -81,11 +78,7 @@ def test_reading_the_same_files_again_touches_nothing(real_tree: RealTree) -> No
 
 
 def test_more_and_fewer_by_file(real_tree: RealTree) -> None:
-    port = real_tree.port()
-    real_tree.sandbox("shop")
-    real_tree.image("v1", port=port)
-    real_tree.processes("shop", {"web": real_tree.entry("v1", 2)})
-    running = real_tree.tree().until_serving()
+    port, running = real_tree.start_shop()
     two = running.pids()
     with Load(port) as load:
         real_tree.processes("shop", {"web": real_tree.entry("v1", 4)})
@@ -154,11 +147,7 @@ def test_what_is_not_configured_any_more_ends_and_leaves_nothing(real_tree: Real
 
 
 def test_under_another_name_the_port_is_never_closed(real_tree: RealTree) -> None:
-    port = real_tree.port()
-    real_tree.sandbox("shop")
-    real_tree.image("v1", port=port)
-    real_tree.processes("shop", {"web": real_tree.entry("v1", 2)})
-    running = real_tree.tree().until_serving()
+    port, running = real_tree.start_shop()
     with Load(port) as load:
         real_tree.processes("shop", {"site": real_tree.entry("v1", 2)})
         running.reload()
