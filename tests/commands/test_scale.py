@@ -108,6 +108,16 @@ def test_what_lithos_run_runs_is_scaled_until_it_ends(real_host: RealHost) -> No
     running.stop()
 
 
+def test_without_a_supervisor_the_file_says_it_to_the_next(real_tree: RealTree) -> None:
+    real_tree.sandbox("shop")
+    real_tree.sleeper("v1")
+    file = real_tree.file("processes/shop.yaml", WRITTEN)
+    done = real_tree.command("scale", "shop/web", "3")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == f"lithos: no supervisor runs with {real_tree.master_file}; the file counts when one starts\n"
+    assert file.read_text() == WRITTEN.replace("instances: 2", "instances: 3")
+
+
 @pytest.mark.parametrize("name", ["shop", "shop/", "/web", "shop/web.0", ""])
 def test_a_process_is_scaled_and_nothing_else(real_tree: RealTree, name: str) -> None:
     done = real_tree.lithos("scale", name, "2")
