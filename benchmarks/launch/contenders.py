@@ -24,7 +24,7 @@ from .stage import Stage
 PROGRAM = "/bin/true"
 BWRAP_SETPRIV, POSIX_SPAWN, SYSTEMD_RUN = "bwrap+setpriv", "posix_spawn", "systemd-run"
 _SANDBOX = "benchmark"
-_PATIENCE = 30.0  # seconds; a start that takes longer has hung
+_PATIENCE = 60.0  # seconds; a start that takes longer has hung
 _SECCOMP = 3  # the descriptor that bwrap reads its filter from
 
 _ISOLATED = (

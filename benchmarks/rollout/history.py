@@ -71,8 +71,6 @@ class Step(NamedTuple):
     def _exceptions(self, goal: Goal, asked: Goal) -> Iterator[Expected]:
         if self.victim is Victim.INSTANCE and self.action in (Action.GOOD, Action.SLOW, Action.RESTART):
             yield Expected(1, goal)  # an instance of a new version that is killed has failed
-        elif self.victim is Victim.INSTANCE and self.action is Action.SCALE:
-            yield Expected(1, asked)  # nobody waits for the one that was killed, but it is started again
         elif self.victim is Victim.SUPERVISOR and self.action is not Action.FAULTY_FILE:
             # Whether the command meets a supervisor, and sees the end, is a matter of the moment.
             yield Expected(0, asked)

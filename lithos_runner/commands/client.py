@@ -17,6 +17,7 @@ from . import CommandError
 
 _ANSWER_TIMEOUT = 30.0  # seconds; a supervisor answers within milliseconds, unless the host is in trouble
 _POLL = 0.1  # seconds between two looks at a roll-out
+_TIMEOUT = 60.0  # seconds; time for another start with the usual readiness-timeout, 30, and what goes before it
 
 
 class Client(NamedTuple):
@@ -44,17 +45,18 @@ class Client(NamedTuple):
             raise CommandError(answer["error"])
         return answer
 
-    def roll_out(self, target: str, command: str, *, wait: bool, **arguments: Any) -> None:
-        """Ask for a change of ``target`` (`sandbox` or `sandbox/process`) and, with ``wait``, see how it ends.
+    def roll_out(self, target: str, command: str, *, timeout: float | None, **arguments: Any) -> None:
+        """Ask for a change of ``target`` (`sandbox` or `sandbox/process`) and see how it ends.
 
-        Shows progress. Raises CommandError with the reasons when a service does not come where it should.
+        ``timeout`` is for how many seconds a service may fail, None not to wait at all. Shows progress. Raises
+        CommandError with the reasons when a service does not come where it should.
         """
         change = _Change(target, self.ask("status"))
         loads = self.ask(command, **arguments).get("loads", 0)
-        if not wait:
+        if timeout is None:
             return
         progress = _Progress()
-        while not change.is_over(status := self.ask("status"), loads):
+        while not change.is_over(status := self.ask("status"), loads, time.monotonic() - timeout):
             progress.show(change.services(status))
             time.sleep(_POLL)
         progress.show(change.services(status))
@@ -64,8 +66,10 @@ class Client(NamedTuple):
             raise CommandError("; ".join(failures))
 
 
+_FAILING = "failing"  # somebody is started again, with or without success
 # How a roll-out can end, and what is said of an end that nobody wanted.
-_FINAL = {"settled": "", "rolled back": "was rolled back", "failing": "does not get ready"}
+_FINAL = {"settled": "", "rolled back": "was rolled back", "given up": "was given up"}
+_ENDS = {**_FINAL, _FAILING: "does not get ready"}
 
 
 class _Change:
@@ -77,30 +81,51 @@ class _Change:
         self._before = {one["name"]: _version(one) for one in self.services(before)}
         self._started = before["started"]
         self._generations: dict[str, int] = {}  # those that the change has led to
+        self._failing: dict[str, float] = {}  # since when a service that has not settled since
 
     def services(self, status: dict[str, Any]) -> list[dict[str, Any]]:
         """Return the services that are concerned."""
         target = self._target
         return [one for one in status["services"] if target in (one["name"], one["name"].partition("/")[0])]
 
-    def is_over(self, status: dict[str, Any], loads: int) -> bool:
-        """Whether so many configurations have been taken in, and every roll-out has ended since."""
+    def is_over(self, status: dict[str, Any], loads: int, too_long: float) -> bool:
+        """Whether so many configurations have been taken in, and every roll-out has ended since.
+
+        Who fails is started again, so that is no end, unless it has been so since ``too_long``, a time of
+        time.monotonic().
+        """
         # Another supervisor has read the files at its start, and counts from then.
         if status["loads"] < loads and status["started"] == self._started:
             return False
         services = self.services(status)
         self._generations = self._generations or {one["name"]: one["generation"] for one in services}
-        return all(one["phase"] in _FINAL for one in services)
+        self._note_failing(services)
+        return all(self._has_ended(one, too_long) for one in services)
+
+    def _note_failing(self, services: list[dict[str, Any]]) -> None:
+        for one in services:
+            if one["phase"] == _FAILING:
+                self._failing.setdefault(one["name"], time.monotonic())
+            elif one["phase"] in _FINAL:
+                self._failing.pop(one["name"], None)
+
+    def _has_ended(self, service: dict[str, Any], too_long: float) -> bool:
+        if service["phase"] != _FAILING:
+            return service["phase"] in _FINAL
+        return not self._is_changed(service) or self._failing[service["name"]] <= too_long
+
+    def _is_changed(self, service: dict[str, Any]) -> bool:
+        return self._before.get(service["name"]) != _version(service)
 
     def failures(self, status: dict[str, Any]) -> Iterator[str]:
         """Say what is wrong with each service that is not where it should be."""
         if not {"", self._target, self._target.partition("/")[0]}.isdisjoint(status["broken"]):
             yield f"{self._target} goes on as it was: {'; '.join(status['faults'])}"
         for one in self.services(status):
-            name, end = one["name"], _FINAL[one["phase"]]
+            name, end = one["name"], _ENDS[one["phase"]]
             if one["generation"] != self._generations.get(name, one["generation"]):
                 yield f"{name} was changed again before this was at its end"
-            elif end and self._before.get(name) != _version(one):
+            elif end and self._is_changed(one):
                 yield f"{name} {end}: {one['reason']}"
 
 
@@ -152,9 +177,33 @@ def add_config(parser: argparse.ArgumentParser, default: str = "the one that has
     parser.add_argument("-C", "--config", metavar="FILE", help=f"of the supervisor with this file (default: {default})")
 
 
-def add_no_wait(parser: argparse.ArgumentParser) -> None:
-    """Add --no-wait."""
-    parser.add_argument("--no-wait", action="store_true", help="do not wait for the roll-out, nor report how it ends")
+def add_timeout(parser: argparse.ArgumentParser) -> None:
+    """Add --timeout and --no-wait; ``timeout`` is None with the latter."""
+    parser.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=_TIMEOUT,
+        metavar="SECONDS",
+        help="how long instances that fail, and are started again, may take to get ready after all "
+        f"(default: {_TIMEOUT:g})",
+    )
+    parser.add_argument(
+        "--no-wait",
+        dest="timeout",
+        action="store_const",
+        const=None,
+        help="do not wait for the roll-out, nor report how it ends",
+    )
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return seconds
 
 
 class _Progress:

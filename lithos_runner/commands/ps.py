@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lithos_runner.commands import CommandError
 from lithos_runner.status import names, place, processes, table
@@ -18,7 +18,7 @@ from lithos_runner.status.table import Row, Section
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from lithos_runner.status.readings import Supervisor
+    from lithos_runner.status.readings import Instance, Supervisor
 
 HELP = "show what should run and what runs"
 
@@ -38,28 +38,58 @@ def configure(parser: ArgumentParser) -> None:
 def add_name(parser: ArgumentParser) -> None:
     """Declare the argument NAME, which may be left out."""
     parser.add_argument(
-        "name", metavar="NAME", nargs="?", help="only SANDBOX/PROCESS, or its one instance SANDBOX/PROCESS.N"
+        "name",
+        metavar="NAME",
+        nargs="?",
+        help="only SANDBOX/PROCESS, or its one instance SANDBOX/PROCESS.N; commands are SANDBOX/cmd.NAME",
     )
 
 
 def run(args: Namespace) -> int:
     """Print the table, or the object."""
     with Observer() as observer:
-        supervisors = chosen(observer.supervisors(), args.name)
+        runs = Runs(observer.supervisors(), observer.commands()).only(args.name)
         if args.json:
-            print(json.dumps(report(observer, supervisors), indent=2))
+            print(json.dumps(report(observer, *runs), indent=2))
             return 0
         now = time.time()
-        for line in table.table(sections(observer, supervisors, now), now, place.style(sys.stdout), COLUMNS):
+        for line in table.table(sections(observer, runs, now), now, place.style(sys.stdout), COLUMNS):
             print(line)
-        for sentence in absent(observer, supervisors):
+        for sentence in absent(observer, empty=not any(runs)):
             print(sentence, file=sys.stderr)
     return 0
 
 
-def absent(observer: Observer, supervisors: list[Supervisor]) -> list[str]:
-    """What is to be said beside the table of `supervisors`: who was killed, or that nothing runs."""
-    return [_of_killed(each) for each in observer.killed()] or ([] if supervisors else [NOTHING_RUNS])
+class Runs(NamedTuple):
+    """What runs: supervisors with their instances, and commands."""
+
+    supervisors: list[Supervisor]
+    commands: list[Instance]
+
+    @property
+    def instances(self) -> list[Instance]:
+        """All of them, commands too."""
+        return [*(instance for supervisor in self.supervisors for instance in supervisor.instances), *self.commands]
+
+    def only(self, name: str | None) -> Runs:
+        """What `name` stands for, None for everything; supervisors without such an instance are left out.
+
+        Raises `CommandError` when `name` stands for none.
+        """
+        if name is None:
+            return self
+        try:
+            wanted = names.select(name, [instance.name for instance in self.instances])
+        except names.UnknownNameError as error:
+            raise CommandError(str(error)) from error
+        narrowed = [s._replace(instances=[i for i in s.instances if i.name in wanted]) for s in self.supervisors]
+        commands = [command for command in self.commands if command.name in wanted]
+        return Runs([supervisor for supervisor in narrowed if supervisor.instances], commands)
+
+
+def absent(observer: Observer, *, empty: bool) -> list[str]:
+    """What is to be said beside a table, or when it is `empty`: who was killed, or that nothing runs."""
+    return [_of_killed(each) for each in observer.killed()] or ([NOTHING_RUNS] if empty else [])
 
 
 def _of_killed(supervisor: Supervisor) -> str:
@@ -68,27 +98,11 @@ def _of_killed(supervisor: Supervisor) -> str:
     return f"lithos: the supervisor of {supervisor.config} was killed; {goes_on}"
 
 
-def sections(
-    observer: Observer, supervisors: list[Supervisor], now: float, cpu: Mapping[Life, float] = _NO_CPU
-) -> list[Section]:
+def sections(observer: Observer, runs: Runs, now: float, cpu: Mapping[Life, float] = _NO_CPU) -> list[Section]:
     """Look at all instances; `cpu` is what those use that have been measured, in CPUs."""
-    return [
-        Section(supervisor, [Row(observer.observe(i), now, cpu.get(life(i))) for i in supervisor.instances])
-        for supervisor in supervisors
-    ]
 
+    def rows(instances: list[Instance]) -> list[Row]:
+        return [Row(observer.observe(instance), now, cpu.get(life(instance))) for instance in instances]
 
-def chosen(supervisors: list[Supervisor], name: str | None) -> list[Supervisor]:
-    """The supervisors with only the instances that `name` stands for; those without such are left out.
-
-    Raises `CommandError` when `name` stands for none.
-    """
-    if name is None:
-        return supervisors
-    instances = [instance.name for supervisor in supervisors for instance in supervisor.instances]
-    try:
-        wanted = names.select(name, instances)
-    except names.UnknownNameError as error:
-        raise CommandError(str(error)) from error
-    narrowed = [s._replace(instances=[i for i in s.instances if i.name in wanted]) for s in supervisors]
-    return [supervisor for supervisor in narrowed if supervisor.instances]
+    of_supervisors = [Section(supervisor, rows(supervisor.instances)) for supervisor in runs.supervisors]
+    return [*of_supervisors, *([Section(None, rows(runs.commands))] if runs.commands else [])]

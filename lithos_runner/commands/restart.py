@@ -16,7 +16,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("name", metavar="NAME", help="SANDBOX/PROCESS, or its one instance SANDBOX/PROCESS.N")
     client.add_config(parser)
-    client.add_no_wait(parser)
+    client.add_timeout(parser)
     parser.epilog = "Exit code 1: the new instances failed, and the old ones serve on."
 
 
@@ -24,5 +24,5 @@ def run(arguments: argparse.Namespace) -> int:
     """Ask, and wait for the end of the roll-out."""
     supervisor = client.require(arguments.config, arguments.name)
     service, _, _ = arguments.name.partition(".")
-    supervisor.roll_out(service, "restart", wait=not arguments.no_wait, name=arguments.name)
+    supervisor.roll_out(service, "restart", timeout=arguments.timeout, name=arguments.name)
     return 0

@@ -16,10 +16,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", type=_process, help="SANDBOX/PROCESS")
     parser.add_argument("instances", metavar="N", type=count, help="how many instances there shall be")
     client.add_config(parser)
-    client.add_no_wait(parser)
+    client.add_timeout(parser)
     parser.epilog = (
         "With `lithos tree` it writes N into the sandbox's process file, where it lasts; with `lithos run` it lasts "
-        "until the supervisor ends."
+        "until the supervisor ends. Exit code 1: not all of them got ready; what was changed stays so."
     )
 
 
@@ -32,7 +32,7 @@ def _process(text: str) -> str:
 
 def run(arguments: argparse.Namespace) -> int:
     """Change it, and wait until it is so."""
-    name, wait = arguments.name, not arguments.no_wait
+    name, timeout = arguments.name, arguments.timeout
     if arguments.config is not None and client.find(arguments.config) is None:
         _write(os.path.abspath(arguments.config), name, arguments.instances)
         client.say_that_none_runs(arguments.config)
@@ -40,9 +40,9 @@ def run(arguments: argparse.Namespace) -> int:
     supervisor = client.require(arguments.config, name)
     if supervisor.ask("status")["reloads"]:
         _write(supervisor.supervisor.config, name, arguments.instances)
-        supervisor.roll_out(name, "reload", wait=wait)
+        supervisor.roll_out(name, "reload", timeout=timeout)
     else:
-        supervisor.roll_out(name, "scale", wait=wait, name=name, instances=arguments.instances)
+        supervisor.roll_out(name, "scale", timeout=timeout, name=name, instances=arguments.instances)
     return 0
 
 

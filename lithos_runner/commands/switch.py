@@ -24,8 +24,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-C", "--config", "--master", metavar="FILE", default=MASTER_FILE, help=f"master file (default: {MASTER_FILE})"
     )
-    client.add_no_wait(parser)
-    parser.epilog = "Exit code 2: the file is wrong, nothing was changed. 1: it was rolled back, for the reason said."
+    client.add_timeout(parser)
+    parser.epilog = (
+        "Exit code 2: the file is wrong, nothing was changed. 1: it was rolled back, or a first version did not get "
+        "ready, for the reason said."
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -37,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     if supervisor is None:
         client.say_that_none_runs(master)
         return 0
-    supervisor.roll_out(sandbox, "reload", wait=not arguments.no_wait, retry=sandbox)
+    supervisor.roll_out(sandbox, "reload", timeout=arguments.timeout, retry=sandbox)
     return 0
 
 

@@ -33,7 +33,7 @@ def run(args: Namespace) -> int:
     with Observer() as observer:
         meter = CpuMeter()
         if not _lines(observer, meter, args.name):
-            print(*ps.absent(observer, []), sep="\n", file=sys.stderr)
+            print(*ps.absent(observer, empty=True), sep="\n", file=sys.stderr)
             return 0
         if args.once or not (sys.stdin.isatty() and sys.stdout.isatty()):
             time.sleep(FIRST)
@@ -50,13 +50,13 @@ def _draw(observer: Observer, meter: CpuMeter, name: str | None, note: str) -> N
     with screen() as terminal:
         while terminal.key(wait) not in ("q", "Q"):
             below = ["", note] if note else []
-            terminal.draw([*(_lines(observer, meter, name) or ps.absent(observer, [])), *below])
+            terminal.draw([*(_lines(observer, meter, name) or ps.absent(observer, empty=True)), *below])
             wait = PERIOD
 
 
 def _lines(observer: Observer, meter: CpuMeter, name: str | None) -> list[str]:
-    supervisors = ps.chosen(observer.supervisors(), name)
-    cpu = meter.measure(observer, [i for s in supervisors for i in s.instances], time.monotonic())
+    runs = ps.Runs(observer.supervisors(), observer.commands()).only(name)
+    cpu = meter.measure(observer, runs.instances, time.monotonic())
     now = time.time()
-    sections = ps.sections(observer, supervisors, now, cpu)
+    sections = ps.sections(observer, runs, now, cpu)
     return table.table(sections, now, place.style(sys.stdout), table.COLUMNS)

@@ -1,4 +1,4 @@
-"""The reading half: which supervisors live, what they say of their instances, and what the kernel says.
+"""The reading half: which supervisors and commands live, what is said of their instances, and what the kernel says.
 
 Whatever is missing, half removed, malformed or foreign is passed over: a look at one service must not fail
 for the remains of another.
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: What `Instance.state` may be, from the first to the last.
 STATES = ("starting", "ready", "draining", "stopping", "backoff", "failed", "stopped")
+#: What it is for a one-off command, which has no supervisor: there is nothing but that it runs.
+COMMAND = "command"
 
 #: cgroup, pid, start time of the pid.
 Life = tuple[str, int | None, int | None]
@@ -177,6 +179,11 @@ class Observer:
         found = [supervisor for runtime in store.registered() if (supervisor := self._supervisor(runtime, lives=True))]
         self._close(self._groups.keys() - {life(i) for supervisor in found for i in supervisor.instances})
         return found
+
+    def commands(self) -> list[Instance]:
+        """The one-off commands that run: instances whose number is the pid of their `lithos cmd`."""
+        said = filter(None, map(_instance, store.read_commands()))
+        return sorted((one for one in said if one.pid and processes.is_alive(one.pid, one.pid_start)), key=_order)
 
     def killed(self) -> list[Supervisor]:
         """Those that died without having stopped their instances, which the next one of each will take over."""

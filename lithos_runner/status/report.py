@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lithos_runner.status.readings import Observation, Observer, Supervisor
+    from lithos_runner.status.readings import Instance, Observation, Observer, Supervisor
 
 
-def report(observer: Observer, supervisors: list[Supervisor]) -> dict[str, object]:
+def report(observer: Observer, supervisors: list[Supervisor], commands: list[Instance]) -> dict[str, object]:
     """What runs, ready for JSON."""
     return {
         "supervisors": [
@@ -20,7 +20,8 @@ def report(observer: Observer, supervisors: list[Supervisor]) -> dict[str, objec
                 "instances": [_instance(observer, observer.observe(instance)) for instance in supervisor.instances],
             }
             for supervisor in supervisors
-        ]
+        ],
+        "commands": [_instance(observer, observer.observe(command)) for command in commands],
     }
 
 

@@ -1,4 +1,4 @@
-"""The supervisor's state on disk: its format, the half that writes it, and the lock that says who lives.
+"""What runs, on disk: its format, the half that writes it, and the lock that says which supervisor lives.
 
 ::
 
@@ -8,6 +8,7 @@
     <runtime>/master.pid                               its process id, for who would send it a signal
     <runtime>/state/<sandbox>:<process>.<index>.json   one for each instance
     <runtime>/services/<sandbox>:<process>.json        one for each process group, for the supervisor's successor
+    <root>/commands/<sandbox>:cmd.<process>.<pid>.json one for each one-off command, which has no supervisor
 
 The supervisor imports this module, so it must stay light; `status.readings` has the other half.
 """
@@ -238,6 +239,38 @@ def _remove_halves(runtime: str) -> None:
                 os.unlink(os.path.join(path, name))
 
 
+def write_command(command: Mapping[str, object]) -> None:
+    """Say what a one-off command is: the fields of an instance, see `StateDirectory.write_instance`."""
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    while True:
+        os.makedirs(_commands(), 0o755, exist_ok=True)
+        try:
+            directory = os.open(_commands(), flags)
+        except FileNotFoundError:  # the last of the others took the directory away under our feet
+            continue
+        try:
+            _replace(directory, _file_name(str(command["name"])), _encode(command).encode())
+        except FileNotFoundError:
+            continue
+        finally:
+            os.close(directory)
+        return
+
+
+def forget_command(name: str) -> None:
+    """Remove what was said of the command `name` ("shop/cmd.migrate.4711"), if anything."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        os.unlink(os.path.join(_commands(), _file_name(name)))
+    for directory in (_commands(), root()):
+        with suppress(OSError):
+            os.rmdir(directory)
+
+
+def read_commands() -> list[dict[str, object]]:
+    """What was said of each command, whether it runs still or not, by file name."""
+    return _read_all(_files(_commands()))
+
+
 def _register(runtime: str) -> None:
     """Make `runtime` known under the root; the name is made from the target, so one that is there is right."""
     while True:
@@ -265,18 +298,6 @@ def registered() -> Iterator[str]:
 def read_supervisor(runtime: str) -> dict[str, object] | None:
     """What the supervisor of `runtime` said of itself; None when there is nothing that can be read."""
     return read_json(os.path.join(runtime, _SUPERVISOR))
-
-
-def living_owner(instance: str, path: str) -> int | None:
-    """The pid of another living supervisor whose instance of this name is in the cgroup `path`, if there is one."""
-    for runtime in registered():
-        process = _process_of(runtime)
-        if process is None or process[0] == os.getpid():
-            continue
-        record = read_json(os.path.join(runtime, _STATE, _file_name(instance))) or {}
-        if record.get("cgroup") == path and processes.is_alive(*process):
-            return process[0]
-    return None
 
 
 def read_instances(runtime: str) -> list[dict[str, object]]:
@@ -324,14 +345,21 @@ def read_json(path: str) -> dict[str, object] | None:
     return value if isinstance(value, dict) else None
 
 
+def _commands() -> str:
+    return os.path.join(root(), "commands")
+
+
 def _registrations() -> str:
     return os.path.join(root(), "supervisors")
 
 
 def _registration(runtime: str) -> str:
-    """One name for each path, escaped as systemd does it: systemd.unit(5), "String Escaping"."""
-    escaped = runtime.strip("/").replace("-", r"\x2d").replace("/", "-")
-    return os.path.join(_registrations(), escaped)
+    return os.path.join(_registrations(), escaped(runtime))
+
+
+def escaped(path: str) -> str:
+    """One file name for each path, escaped as systemd does it: systemd.unit(5), "String Escaping"."""
+    return path.strip("/").replace("-", r"\x2d").replace("/", "-")
 
 
 def _file_name(instance: str) -> str:

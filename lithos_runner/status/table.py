@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from lithos_runner.status import processes, units
+from lithos_runner.status.readings import COMMAND
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ STATE_STYLES = {
     "backoff": YELLOW,
     "failed": f"{BOLD};{RED}",
     "stopped": DIM,
+    COMMAND: GREEN,
 }
 
 # From which part of its limit on the memory of an instance is worth a colour.
@@ -183,14 +185,14 @@ _LONGEST_STATUS = 40  # characters
 
 
 class Section(NamedTuple):
-    """A supervisor and its instances."""
+    """A supervisor and its instances; None: commands, which have none."""
 
-    supervisor: Supervisor
+    supervisor: Supervisor | None
     rows: Sequence[Row]
 
 
 def table(sections: Sequence[Section], now: float, style: Style, columns: Sequence[Column]) -> list[str]:
-    """All supervisors with their instances as lines; `now` in epoch seconds.
+    """All supervisors with their instances, and the commands, as lines; `now` in epoch seconds.
 
     The columns have the same widths everywhere. Where the place is too narrow for all of them, the least
     important ones are left out.
@@ -208,8 +210,7 @@ def table(sections: Sequence[Section], now: float, style: Style, columns: Sequen
     for section in sections:
         if lines:
             lines.append("")
-        lines.append(_heading(section.supervisor, now, style))
-        lines += _faults(section.supervisor, style)
+        lines += _above(section.supervisor, now, style)
         lines += _body(section.rows, widths, style)
     return lines
 
@@ -251,6 +252,12 @@ def _line(cells: Sequence[Cell], widths: dict[Column, int], style: Style) -> str
         painted = style.paint(text, cell.sgr)
         parts.append(padding + painted if column.right else painted + padding)
     return GAP.join(parts).rstrip()
+
+
+def _above(supervisor: Supervisor | None, now: float, style: Style) -> list[str]:
+    if supervisor is None:
+        return [style.paint("one-off commands", BOLD)]
+    return [_heading(supervisor, now, style), *_faults(supervisor, style)]
 
 
 def _heading(supervisor: Supervisor, now: float, style: Style) -> str:

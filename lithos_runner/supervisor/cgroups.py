@@ -4,13 +4,12 @@ Every instance has a group of its own from before its first instruction until it
 read back before anything runs in it. A one-off command is an instance called `cmd.<process>.<pid>`, by the pid of its
 `lithos cmd`; the name of a process has no dots.
 
-Supervisors and commands may have a sandbox in common: who ends removes the groups above its own when nobody else is in
-there, and who needs them makes them anew.
+A sandbox is one supervisor's, see ``claims``, but commands run there, too, and all `lithos run` have one in common: who
+ends removes the groups above its own when nobody else is in there, and who needs them makes them anew.
 """
 
 from __future__ import annotations
 
-import errno
 import functools
 import os
 import signal
@@ -21,6 +20,7 @@ import cgroup
 
 from ..launch import kernel
 from ..status import processes, store
+from .claims import Claims
 
 SLICE = "lithos.slice"
 ENFORCE, AVAILABLE, OFF = "enforce", "available", "off"
@@ -33,27 +33,29 @@ _ATTEMPTS = 10  # to go down a path from which others that end remove their grou
 _MOST_KILLS = 64
 
 
-class Taken(cgroup.CgroupError):
-    """The group of an instance is that of another supervisor's instance, which lives."""
-
-
 class Tree:
     """Where the instances' groups are; made once per supervisor."""
 
     def __init__(
-        self, mode: str, name: str = SLICE, controllers: Collection[str] = (), parent: str | None = None
+        self,
+        mode: str,
+        name: str = SLICE,
+        controllers: Collection[str] = (),
+        parent: str | None = None,
+        claims: Claims | None = None,
     ) -> None:
         """Find the hierarchy; raises cgroup.CgroupError.
 
         ``mode`` is one of `--limits`, ``name`` that of the group of all instances; ``controllers`` restricts which
         are used, none of them means all. ``parent`` is the ``parent`` of another process's tree, to share it; None
-        for where this process may have one.
+        for where this process may have one. A supervisor has ``claims``, a command uses what is there.
         """
         self.mode = mode
         self.hierarchy = cgroup.find()
         self._base = cgroup.base(self.hierarchy) if parent is None else cgroup.Base(parent, None)
         self._name = name
         self._controllers = frozenset(controllers)
+        self._claims = claims
         self._sandboxes: dict[str, cgroup.Group] = {}
         self._limits: dict[str, dict[str, str]] = {}
         self._kills: int | None = None  # that a group needs so that our clones live in it
@@ -92,13 +94,15 @@ class Tree:
     def prepare(self, sandbox: str, limits: Mapping[str, str]) -> None:
         """Create a sandbox's group, hand it every controller that is there, and put ``limits`` into force.
 
-        May be called again with other limits. Raises cgroup.CgroupError when one cannot be had; no instance can be
-        made in a sandbox without its limits.
+        May be called again with other limits. Raises cgroup.CgroupError when one cannot be had, claims.Taken when the
+        sandbox is another supervisor's; no instance can be made in a sandbox without its limits.
         """
         self.check(limits)
+        if self._claims is not None:
+            self._claims.claim(self.path(sandbox, ""))
         group = self._sandboxes.get(sandbox)
         if group is None or not group.exists:
-            self.discard(sandbox)
+            self._discard(sandbox)
             group = self._open(sandbox)
         before = self._limits.get(sandbox, {})
         dropped = {file: _NO_LIMIT.get(file, "max") for file in before if file not in limits}
@@ -127,11 +131,6 @@ class Tree:
         if sandbox not in self._sandboxes:
             self.prepare(sandbox, {})
 
-    @property
-    def sandboxes(self) -> frozenset[str]:
-        """The sandboxes that have been prepared and not been discarded."""
-        return frozenset(self._sandboxes)
-
     def _open(self, sandbox: str) -> cgroup.Group:
         """Open a sandbox's group, made where it is missing, and end the commands that were left there."""
         with cgroup.Group.open(self.hierarchy.path(self._base.parent)) as parent:
@@ -150,6 +149,7 @@ class Tree:
             for name in filter(_is_left_command, group.children()):
                 with suppress(cgroup.CgroupError):  # somebody else ends it, too; or nobody can, which stops no others
                     _clear(group, name)
+                store.forget_command(f"{sandbox}/{name}")
         except BaseException:
             _let_go(group)
             raise
@@ -164,8 +164,14 @@ class Tree:
         useful = group.offered & {*_MEASURED, "cpuset", "hugetlb", "rdma", "misc"}
         return useful & self._controllers if self._controllers else useful
 
-    def discard(self, sandbox: str) -> None:
-        """Remove the group of a sandbox that has no instances any more."""
+    def keep(self, sandboxes: Collection[str]) -> None:
+        """Let go of all sandboxes but these; the others must not have instances any more."""
+        for sandbox in self._sandboxes.keys() - sandboxes:
+            self._discard(sandbox)
+        if self._claims is not None:
+            self._claims.keep([self.path(sandbox, "") for sandbox in sandboxes])
+
+    def _discard(self, sandbox: str) -> None:
         group = self._sandboxes.pop(sandbox, None)
         self._limits.pop(sandbox, None)
         if group is not None:
@@ -201,7 +207,7 @@ class Tree:
             try:
                 return parent.create(instance)
             except FileExistsError:
-                self._clear(sandbox, instance)
+                _clear(parent, instance)
             except FileNotFoundError:  # somebody else who used the sandbox has ended, and removed its group
                 self.prepare(sandbox, self._limits[sandbox])
         return self._sandboxes[sandbox].create(instance)
@@ -238,28 +244,14 @@ class Tree:
         Raises cgroup.CgroupError.
         """
         try:
-            self._clear(sandbox, instance)
+            _clear(self._sandboxes[sandbox], instance)
         except FileNotFoundError:
             return False
         return True
 
-    def _clear(self, sandbox: str, instance: str) -> None:
-        """Kill and remove what nobody supervises any more."""
-        path = self.path(sandbox, instance)
-        owner = store.living_owner(f"{sandbox}/{instance}", path)
-        if owner is not None:
-            raise Taken(
-                errno.EBUSY,
-                f"cannot have the cgroup {path}: an instance of the supervisor with pid {owner} is in there, "
-                "give one of the two another cgroup-name in its master file, or the process another name",
-                path,
-            )
-        _clear(self._sandboxes[sandbox], instance)
-
     def close(self) -> None:
         """Remove the groups above the instances that nobody else uses."""
-        for sandbox in list(self._sandboxes):
-            self.discard(sandbox)
+        self.keep(())
         with suppress(OSError):
             os.rmdir(self.hierarchy.path(self.path("", "")))
 

@@ -2,7 +2,7 @@
 
 It is what an instance of the supervisor is (image, user, volumes, limits, a cgroup in that of its sandbox), but it is
 nobody's to supervise: it lives and dies with its `lithos cmd`. When that is killed, the kernel kills the command; the
-empty cgroup is left to whoever uses the sandbox next, see ``cgroups``.
+empty cgroup is left to whoever uses the sandbox next, see ``cgroups``, and so is what it said of itself.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from ..launch import init
 from ..launch.launcher import Launcher
 from ..launch.spawn import outcome
 from ..launch.spec import LaunchSpec
-from ..status import store
+from ..status import processes, store
+from ..status.readings import COMMAND
 from .cgroups import ENFORCE, OFF, SLICE, Tree, command_name
 from .desired import Group
 from .loop import READABLE, Loop, Signals
@@ -131,6 +132,36 @@ class _Running:
         for descriptor in (self._child.status, self._child.pidfd):
             self._stack.callback(os.close, descriptor)
         self._loop.watch(self._child.pidfd, READABLE, self._exited)
+        self._stack.callback(store.forget_command, self._name)
+        try:
+            store.write_command(self._record())
+        except OSError as error:
+            say(f"{self._name}: cannot write its state file: {error}; `lithos ps` does not show it", WARN)
+
+    def _record(self) -> dict[str, object]:
+        """Return what `lithos ps` shows: the fields of an instance, see ``readings.Instance``."""
+        group, spec = self._group, self._launch
+        return {
+            "name": self._name,
+            "sandbox": group.sandbox,
+            "process": group.process,
+            "index": os.getpid(),
+            "state": COMMAND,
+            "pid": self._child.pid,
+            "pid_start": processes.start_time(self._child.pid),
+            "init": spec.init,
+            "uid": spec.uid,
+            "gid": spec.gid,
+            "generation": 1,
+            "started": time.time(),
+            "restarts": 0,
+            "last_exit": None,
+            "cgroup": self._tree.path(group.sandbox, command_name(group.process, os.getpid())),
+            "ports": [],
+            "image": spec.file_system.path if spec.file_system.is_image else "",
+            "oom_kills": 0,
+            "status": "",
+        }
 
     def wait(self) -> int:
         """Wait until it has ended and all that it printed is where it belongs; return the exit code."""

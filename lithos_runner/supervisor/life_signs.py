@@ -16,9 +16,11 @@ from .listeners import Listeners
 from .loop import Loop
 from .readiness import connections, notifications
 from .readiness.approach import Way
-from .readiness.watch import Watch
+from .readiness.watch import AUTO, NOTIFY, Readiness, Watch
 
 _DRAIN_LOOK = 0.05  # seconds between two looks at the connections of an instance that drains
+# Before it is ready, and after it was told to stop, it has a timeout of its own and may be busy with that alone.
+_FEEDS = frozenset((State.WARMING, State.READY, State.DRAINING))
 
 
 class LifeSigns:
@@ -46,10 +48,12 @@ class LifeSigns:
         self._tell = tell
         self._kill = kill
         self._watch: Watch | None = None
+        self._feeds = False  # its silence means something
+        self._missed = False  # it may have said in this life what nobody has heard
 
-    def recall(self, status: str, watchdog: float | None) -> None:
-        """Take over what the instance has told an earlier supervisor."""
-        self.status, self.watchdog = status, watchdog
+    def recall(self, status: str, watchdog: float | None, *, missed: bool) -> None:
+        """Take over what the instance has told an earlier supervisor; ``missed``: it may have said more since."""
+        self.status, self.watchdog, self._missed = status, watchdog, missed
 
     @property
     def why_not_ready(self) -> str:
@@ -60,9 +64,7 @@ class LifeSigns:
         """Look for what comes next in this state, and for nothing else."""
         looking = state is State.STARTING and executed
         if looking and self._watch is None:
-            self._watch = Watch(
-                self._group.readiness, self._loop, self._pids, self._sockets(), self._ready, self._way()
-            )
+            self._watch = Watch(self._readiness(), self._loop, self._pids, self._sockets(), self._ready, self._way())
         elif not looking:
             self._look_no_more()
         if state is State.DRAINING:
@@ -70,12 +72,18 @@ class LifeSigns:
         else:
             self._loop.deadline((self, "drain"), None, self._drain)
         if not state.alive:
-            self.watchdog, self.status = None, ""
+            self.watchdog, self.status, self._missed = None, "", False
+        self._feeds = state in _FEEDS
         self._wind_up()
 
     def close(self) -> None:
         """Look for nothing any more."""
         self.follow(State.STOPPED, executed=False)
+
+    def _readiness(self) -> Readiness:
+        """Return what has to show: where READY=1 may have been missed, to be seen to wait is enough."""
+        wanted = self._group.readiness
+        return wanted._replace(kind=AUTO) if self._missed and wanted.kind == NOTIFY else wanted
 
     def _look_no_more(self) -> None:
         if self._watch is not None:
@@ -134,7 +142,7 @@ class LifeSigns:
 
     def _wind_up(self) -> None:
         """Give the watchdog its whole time again, if the instance has asked for one."""
-        at = None if self.watchdog is None else time.monotonic() + self.watchdog
+        at = time.monotonic() + self.watchdog if self.watchdog is not None and self._feeds else None
         self._loop.deadline((self, "watchdog"), at, self._silent)
 
     def _silent(self) -> None:

@@ -20,6 +20,7 @@ from .listeners import ListenFailed
 from .messages import ERROR, WARN, say
 from .supervised import Means, Supervised
 
+_RESTARTED = "~"  # in a version: what runs while new instances of the same configuration are to replace it
 STARTS = 32  # of a group in one turn of the loop, 3 ms each: nobody else is served meanwhile
 
 
@@ -103,10 +104,11 @@ class Service:
 
     @property
     def phase(self) -> str:
-        """How far it has come: rolling, settled, rolling back, rolled back, or failing: it may never get there."""
+        """How far it has come: rolling, settled, rolling back, rolled back, failing (it may get there), or given up."""
         settled = rollout.settled(self._goal(), self._slots())
         if not settled and self._trouble():
-            return "failing"
+            given_up = any(one.machine.state is State.FAILED for one in self._of_the_goal())
+            return "given up" if given_up else "failing"
         if self.rejected == self.generation:
             return "rolled back" if settled else "rolling back"
         return "settled" if settled else "rolling"
@@ -151,15 +153,23 @@ class Service:
     def retry(self) -> None:
         """Take a version that was rolled back or rejected for a new one when the configuration is read again."""
         self.wanted = self.goal
+        if self.rejected == self.generation:
+            self.generation, self.reason = self.generation + 1, ""
 
     def restart(self, indices: Collection[int]) -> None:
-        """Replace instances by new ones of the same configuration, as in a roll-out."""
+        """Replace instances by new ones of the same configuration, as in a roll-out.
+
+        While another configuration is being rolled out those of the one before are not touched: it has them replaced,
+        or they are what it comes back to.
+        """
         # What runs is another version from now on: should the new ones fail, it stays.
-        past = self.goal._replace(spec=f"{self.goal.spec}~{self.generation}")
-        if self.stable is not None or self._serves_everywhere():
+        past = self.goal._replace(spec=f"{self.goal.spec}{_RESTARTED}{self.generation}")
+        rolling = self.stable is not None and not _of_one_configuration(self.stable, self.goal)
+        if not rolling and (self.stable is not None or self._serves_everywhere()):
             self.stable = past
-        for index in indices:
-            self.instances[index].count_as(past.spec)
+        for instance in (self.instances[index] for index in indices):
+            if not rolling or instance.version == self.goal.spec:
+                instance.count_as(past.spec)
         self._aim(self.goal, self.reason)
         self._soon()
 
@@ -170,12 +180,14 @@ class Service:
         self._soon()
 
     def stop(self, *, again: bool) -> None:
-        """End all instances now; ``again``: kill those that have not ended by their stop signal."""
+        """End all instances; ``again``: kill those that have not ended yet."""
         self._retired = True
         self.goal = self.goal._replace(instances=0)
         for instance in list(self.instances.values()):
-            hurry = again and instance.machine.state is State.STOPPING
-            instance.on(Event.TIMEOUT if hurry else Event.STOP)
+            if again:
+                instance.hurry()
+            else:
+                instance.leave()
 
     def _aim(self, group: Group, reason: str = "") -> None:
         self.goal, self.reason = group, reason
@@ -245,7 +257,7 @@ class Service:
         if not reason:
             return
         self.reason, self.rejected = reason, self.generation
-        if stable.facts == goal.facts:  # a restart: what runs is what it was
+        if _of_one_configuration(stable, goal):  # a restart: what runs is what it was
             say(f"{self.name}: not restarted: {reason}", ERROR)
             self.stable = goal
             for instance in self.instances.values():
@@ -320,3 +332,7 @@ class Service:
             "instances": self.goal.instances,
             "ready": sum(one.machine.state is State.READY for one in self.instances.values()),
         }
+
+
+def _of_one_configuration(one: Group, other: Group) -> bool:
+    return one.spec.partition(_RESTARTED)[0] == other.spec.partition(_RESTARTED)[0]

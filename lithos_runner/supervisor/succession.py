@@ -9,7 +9,7 @@ from contextlib import suppress
 import cgroup
 
 from ..status import store
-from .adoption import MALFORMED, Survivor, survivors
+from .adoption import MALFORMED, survivors
 from .messages import ERROR, WARN, say
 from .service import Service
 from .supervised import Means
@@ -28,7 +28,8 @@ class Succession:
         for record in store.read_services(self._runtime):
             with suppress(*MALFORMED):  # what runs of it is ended below
                 service = Service.restore(record, self._means, changed)
-                self._services[service.name] = service
+                if self._hold(service):
+                    self._services[service.name] = service
         adopted = self._adopt()
         if adopted:
             say(f"adopted {len(adopted)} instance(s) of an earlier supervisor")
@@ -41,7 +42,7 @@ class Succession:
         """Adopt what lives; return the names."""
         found = []
         for survivor in survivors(self._runtime, self._means.tree):
-            if survivor.service in self._services and self._hold(survivor):
+            if survivor.service in self._services:
                 found.append(survivor)
             else:
                 survivor.close()
@@ -52,11 +53,13 @@ class Succession:
             self._services[survivor.service].adopt(survivor)
         return [survivor.name for survivor in found]
 
-    def _hold(self, survivor: Survivor) -> bool:
+    def _hold(self, service: Service) -> bool:
+        """Have the sandbox of a service; what another supervisor has taken over meanwhile is not ours any more."""
         try:
-            self._means.tree.hold(survivor.record["sandbox"])
+            self._means.tree.hold(service.wanted.sandbox)
         except cgroup.CgroupError as error:
-            say(f"cannot adopt {survivor.name}: {error}", ERROR)
+            say(f"cannot adopt {service.name}: {error}", ERROR)
+            self._means.state.forget_service(service.name)
             return False
         return True
 

@@ -42,6 +42,7 @@ class Means(NamedTuple):
     fifo_directory: str
     log_directory: str
     notify_address: str  # where instances say how they are; sd_notify(3)
+    missed: bool  # what instances of an earlier supervisor said since its end, nobody has heard
 
 
 class Ending(NamedTuple):
@@ -99,6 +100,7 @@ class Supervised:
         self._unspawned = False  # there was no process to fail
         self._unusable = False  # the set-up failed in the process
         self._overdue_sentence = ""  # it was killed as it was not ready in time
+        self._told_to_stop = False  # by its stop signal
         self._ending: Ending | None = None
         self._own_limit = False  # it reached the limit of its own group
         self._last_exit: Ending | None = None
@@ -127,7 +129,8 @@ class Supervised:
         self._started, self._oom_kills = record["started"], record["oom_kills"]
         with suppress(TypeError):  # a version that wrote something else there
             self._last_exit = Ending(**record["last_exit"]) if record["last_exit"] else None
-        self._signs.recall(record["status"], record.get("watchdog"))
+        self._signs.recall(record["status"], record.get("watchdog"), missed=self._means.missed)
+        self._told_to_stop = record.get("told_to_stop") is True
         self.machine.restarts = record["restarts"]
         try:
             self._open_streams(keep=True)
@@ -137,6 +140,8 @@ class Supervised:
         self._keep_mounts(self._child)
         for event in _SO_FAR.get(record["state"], (Event.ADOPT,)):
             self.on(event)
+        if record.get("warming") is True:
+            self.on(Event.READY)
 
     # What happens → the machine → what is done.
 
@@ -195,8 +200,23 @@ class Supervised:
 
         Of a shared listener new connections come until the application itself stops accepting, at its stop signal.
         """
-        steered = any(port.reuse_port for port in self.group.ports)
-        self.on(Event.DRAIN if steered else Event.STOP)
+        self.on(Event.DRAIN if self._steered else Event.STOP)
+
+    @property
+    def _steered(self) -> bool:
+        return any(port.reuse_port for port in self.group.ports)
+
+    def hurry(self) -> None:
+        """End now: somebody waits no longer for what it has still to do."""
+        self.on(Event.STOP)
+        if self.machine.state is State.STOPPING:
+            self.on(Event.TIMEOUT)
+
+    @property
+    def time_to_leave(self) -> float:
+        """Seconds after which it has ended, by itself or killed, when it is told to ``leave`` now."""
+        policy = self.group.policy
+        return policy.kill_timeout + (policy.drain_timeout if self._steered else 0.0)
 
     def _overdue(self) -> None:
         self.on(Event.TIMEOUT)
@@ -208,7 +228,7 @@ class Supervised:
         self._means.listeners.leave_rotation(self.group.ports, self.name)
 
     def _spawn(self) -> None:
-        self._unusable, self._ending, self._overdue_sentence = False, None, ""
+        self._unusable, self._ending, self._overdue_sentence, self._told_to_stop = False, None, "", False
         # A successor has to know of it, even if we are killed before the process has a number.
         self._write_state()
         try:
@@ -382,7 +402,8 @@ class Supervised:
 
     def _send_stop_signal(self) -> None:
         child = self._child
-        if child is None or self.machine.state is not State.STOPPING:
+        # To many programs a second one says that they shall not finish their requests.
+        if child is None or self.machine.state is not State.STOPPING or self._told_to_stop:
             return
         if self.group.launch.init and not init.has_started(child.pid):
             again = time.monotonic() + init.STARTS
@@ -390,6 +411,8 @@ class Supervised:
             return
         with suppress(ProcessLookupError):  # an adopted one that has ended: somebody else has waited for it
             signal.pidfd_send_signal(child.pidfd, signal.Signals(self.group.stop_signal))
+        self._told_to_stop = True
+        self._write_state()
 
     def _kill(self) -> None:
         if not self.machine.told:
@@ -430,6 +453,8 @@ class Supervised:
             "process": group.process,
             "index": self.index,
             "state": self.machine.state.public,
+            "warming": self.machine.state is State.WARMING,
+            "told_to_stop": self._told_to_stop,
             "pid": self._child.pid if self._child else None,
             "pid_start": self._pid_start if self._child else None,
             "init": group.launch.init,

@@ -8,7 +8,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from ..plan.room import Demand, shortage
 from ..status import names, store
 from . import loader, upgrade
 from .cgroups import ENFORCE, OFF, SLICE, Tree
+from .claims import Claims
 from .control import Control
 from .desired import EVERYTHING, Desired, Group, Host, Refusal, plain_group
 from .listeners import Listeners, ListenFailed
@@ -117,7 +118,8 @@ class Supervisor:
         signals = Signals(self._loop, [*_END, *_RELOAD, signal.SIGUSR2], self._signalled)
         stack.callback(signals.close)
         limits = options.limits or (ENFORCE if host.cgroup_name else OFF)
-        self._tree = Tree(limits, host.cgroup_name or SLICE, host.controllers)
+        self._claims = Claims(shared=options.once, held=self._handover.claims)
+        self._tree = Tree(limits, host.cgroup_name or SLICE, host.controllers, claims=self._claims)
         self._claim(stack)
         stack.callback(self._tree.close)
         self._build(stack)
@@ -150,6 +152,7 @@ class Supervisor:
             fifos,
             host.log_directory,
             self._hear(stack),
+            missed=self._handover.notify_socket is None,
         )
         control = Control(store.control_socket(host.runtime), self._loop, self._answer)
         stack.callback(control.close)
@@ -157,14 +160,22 @@ class Supervisor:
 
     def _hear(self, stack: ExitStack) -> str:
         """Listen to what instances say, where those of an earlier supervisor speak; return the address."""
-        said = [record.get("notify") for record in store.read_instances(self._host.runtime)]
-        known = dict.fromkeys(address for address in said if isinstance(address, str) and address.startswith("@"))
-        for address in (*known, f"@lithos-{os.urandom(8).hex()}"):
+        for address, handed in self._places_to_hear():
             with suppress(OSError):  # somebody else took the name while there was no supervisor
-                notifications = Notifications(address, self._loop, self._heard)
-                stack.callback(notifications.close)
+                self._notifications = Notifications(address, self._loop, self._heard, handed)
+                stack.callback(self._notifications.close)
                 return address
         raise OSError(errno.EADDRINUSE, "cannot listen for what instances say")
+
+    def _places_to_hear(self) -> Iterator[tuple[str, int | None]]:
+        """Yield addresses, the best first, with a socket that listens there already, if there is one."""
+        if self._handover.notify_socket is not None:
+            yield self._handover.notify_socket
+        for record in store.read_instances(self._host.runtime):
+            address = record.get("notify")
+            if isinstance(address, str) and address.startswith("@"):
+                yield address, None
+        yield f"@lithos-{os.urandom(8).hex()}", None
 
     def _heard(self, path: str, message: dict[str, str]) -> None:
         sandbox, leaf = self._tree.owner(path) or ("", "")
@@ -210,7 +221,7 @@ class Supervisor:
             self._loop.turn()
 
     def stop(self) -> None:
-        """End all instances as the configuration says; the second time, kill what is left."""
+        """End all instances as if they were not wanted any more; the second time, kill what is left."""
         # systemd would kill us after TimeoutStopSec, and what has not ended by then would live on.
         notify(self._notify, f"STOPPING=1\nEXTEND_TIMEOUT_USEC={int(self._time_to_stop() * 1e6)}")
         again, self._stopping = self._stopping, True
@@ -218,13 +229,14 @@ class Supervisor:
             self._stop_reading(self._reader)
             self._reader.close()
             self._reader = None
+        self._listeners.refuse()
         for service in self._services.values():
             service.stop(again=again)
 
     def _time_to_stop(self) -> float:
         """Return after how many seconds all instances will have ended, by themselves or killed."""
         living = (one for service in self._services.values() for one in service.instances.values())
-        return max((one.group.policy.kill_timeout for one in living), default=0.0) + _CLEARING
+        return max((one.time_to_leave for one in living), default=0.0) + _CLEARING
 
     def upgrade(self) -> None:
         """Go on as the program that is installed now, if that can be loaded."""
@@ -260,7 +272,8 @@ class Supervisor:
         notify(self._notify, f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         sockets = tuple(upgrade.Held(*held) for held in self._listeners.held())
         try:
-            upgrade.replace(upgrade.Handover(self._lock, sockets), self._notify)
+            said = upgrade.NotifySocket(self._means.notify_address, self._notifications.descriptor)
+            upgrade.replace(upgrade.Handover(self._lock, sockets, self._claims.held, said), self._notify)
         except OSError as error:
             say(f"cannot execute {sys.executable}: {error.strerror}; going on as before", ERROR)
             notify(self._notify, "READY=1")
@@ -402,9 +415,8 @@ class Supervisor:
                 self._said.add(sentence)
                 say(sentence, WARN)
         self._means.launcher.keep(group.launch for group in groups)
-        used = {group.sandbox for group in groups}
-        for sandbox in [] if self._stopping else self._tree.sandboxes - used:
-            self._tree.discard(sandbox)
+        if not self._stopping:
+            self._tree.keep({group.sandbox for group in groups})
 
     def _give_up(self, service: Service) -> None:
         """End everything when a program has never worked: a person or a script waits for the answer."""

@@ -1,7 +1,8 @@
 """A supervisor that replaces itself by a newer version of its program: the same pid, and so the same children.
 
 What is in its state files the new program reads as after a crash (``adoption``); descriptors that nobody else may have
-are handed over: the lock, and every listening socket, also those whose instances are just not alive.
+are handed over: the locks, the socket of what instances say, with what nobody has read yet, and every listening
+socket, also those whose instances are just not alive.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from typing import Any, NamedTuple, NoReturn
 
 from .desired import Port
@@ -26,11 +28,20 @@ class Held(NamedTuple):
     descriptor: int
 
 
+class NotifySocket(NamedTuple):
+    """The socket to which instances send what they say; see ``Notifications``."""
+
+    address: str
+    descriptor: int
+
+
 class Handover(NamedTuple):
     """What one program leaves to the next."""
 
     lock: int | None = None
     sockets: tuple[Held, ...] = ()
+    claims: Mapping[str, int] = {}  # see ``Claims.held``
+    notify_socket: NotifySocket | None = None
 
 
 def try_out() -> int:
@@ -42,12 +53,13 @@ def try_out() -> int:
 
 def replace(handover: Handover, notify_socket: str | None) -> NoReturn:
     """Become the program that is installed now, with the arguments of this one. Raises OSError when that fails."""
-    environ = {**os.environ, VARIABLE: _encode(handover)}
+    document = _write(_encode(handover))
+    environ = {**os.environ, VARIABLE: str(document)}
     if notify_socket:
         environ["NOTIFY_SOCKET"] = notify_socket
     # A signal that came before the new program has its handlers would end it: execve(2) keeps what is blocked.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    descriptors = _descriptors(handover)
+    descriptors = [document, *_descriptors(handover)]
     try:
         for descriptor in descriptors:
             os.set_inheritable(descriptor, True)
@@ -56,31 +68,47 @@ def replace(handover: Handover, notify_socket: str | None) -> NoReturn:
         for descriptor in descriptors:
             os.set_inheritable(descriptor, False)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        os.close(document)
 
 
 def take() -> Handover:
     """Return what an earlier program of this process has left to us, if any."""
-    text = os.environ.pop(VARIABLE, "")
-    handover = _decode(text) if text else Handover()
+    document = os.environ.pop(VARIABLE, "")
+    if not document:
+        return Handover()
+    with open(int(document)) as file:
+        handover = _decode(file.read())
     for descriptor in _descriptors(handover):
         fcntl.fcntl(descriptor, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
     return handover
 
 
+def _write(text: str) -> int:
+    """Return a file in memory; a variable of the environment has 128 KiB (execve(2)), 500 sockets."""
+    document = os.memfd_create("handover")
+    with open(document, "w", closefd=False) as file:
+        file.write(text)
+    os.lseek(document, 0, os.SEEK_SET)
+    return document
+
+
 def _descriptors(handover: Handover) -> list[int]:
-    lock = [] if handover.lock is None else [handover.lock]
-    return [*lock, *(held.descriptor for held in handover.sockets)]
+    alone = (handover.lock, handover.notify_socket and handover.notify_socket.descriptor)
+    several = (*(held.descriptor for held in handover.sockets), *handover.claims.values())
+    return [*(each for each in alone if each is not None), *several]
 
 
 def _encode(handover: Handover) -> str:
     sockets = [{"port": held.port._asdict(), "slot": held.slot, "fd": held.descriptor} for held in handover.sockets]
-    return json.dumps({"lock": handover.lock, "sockets": sockets})
+    alone = {"lock": handover.lock, "notify_socket": handover.notify_socket}
+    return json.dumps({**alone, "sockets": sockets, "claims": handover.claims})
 
 
 def _decode(text: str) -> Handover:
     document: dict[str, Any] = json.loads(text)
     sockets = (Held(_port(each["port"]), each["slot"], each["fd"]) for each in document["sockets"])
-    return Handover(document["lock"], tuple(sockets))
+    said = document.get("notify_socket")  # older programs hand none over
+    return Handover(document["lock"], tuple(sockets), document.get("claims", {}), said and NotifySocket(*said))
 
 
 def _port(fields: dict[str, Any]) -> Port:

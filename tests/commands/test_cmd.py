@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -356,9 +358,49 @@ def test_it_dies_with_its_lithos_cmd(shop: CommandHost, init: bool, uid: int) ->
     running.send_signal(signal.SIGKILL)
     until_ended(pids)
     assert shop.in_sandbox() == [group.name]  # nobody has waited for our child yet: a zombie does not live
+    record = shop.runtime / "commands" / f"shop:{group.name}.json"
+    assert record.exists()
+    assert in_ps(shop) == []
     shop.command("echo next", "next")
     assert shop.run("next").stdout == "next\n"
     assert not group.exists()
+    assert not record.exists()
+
+
+# Seen by others.
+
+
+def in_ps(shop: CommandHost) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(shop.lithos("ps", "--json").stdout)["commands"]
+    return found
+
+
+@pytest.mark.parametrize("init", [True, False])
+def test_it_is_shown_for_as_long_as_it_runs(shop: CommandHost, init: bool) -> None:
+    shop.command("echo ready; read line", init=init)
+    before = time.time()
+    running = shop.start_command()
+    ready(running)
+    (seen,) = in_ps(shop)
+    group = shop.group(running)
+    assert (seen["name"], seen["state"]) == (f"shop/{group.name}", "command")
+    assert (seen["sandbox"], seen["process"], seen["index"]) == ("shop", "do", running.pid)
+    assert seen["pid"] == processes_in(group)[-1]
+    assert (seen["uid"], seen["image"]) == (USER, str(shop.images / "v1"))
+    assert before <= seen["started"] <= time.time()
+    assert seen["memory"]["current"] > 0
+    assert seen["cgroup"] == str(group.relative_to(shop.slice.parent))
+    running.communicate(b"\n", timeout=PATIENCE)
+    assert in_ps(shop) == []
+
+
+def test_what_cannot_be_written_down_keeps_nobody_from_running(shop: CommandHost) -> None:
+    shop.runtime.mkdir()
+    (shop.runtime / "commands").write_text("not a directory")
+    shop.command("exit 7")
+    done = shop.run()
+    assert (done.returncode, "cannot write its state file: " in done.stderr) == (7, True)
+    (shop.runtime / "commands").unlink()
 
 
 # Beside others.

@@ -45,7 +45,7 @@ def served(address: str) -> Iterator[tuple[str, int]]:
 
 
 def get(address: tuple[str, int], path: str, method: str = "GET") -> http.client.HTTPResponse:
-    connection = http.client.HTTPConnection(*address, timeout=10)
+    connection = http.client.HTTPConnection(*address, timeout=60)
     connection.request(method, path)
     return connection.getresponse()
 

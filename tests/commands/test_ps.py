@@ -4,13 +4,17 @@ import json
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from fake_host import LITHOS, Host, lithos, state_of
 
+from lithos_runner.status import store
+
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from fake_host import RealInstance
 
 INSTANCE = (
     *("name", "sandbox", "process", "index", "state", "pid", "uid", "gid", "generation", "started"),
@@ -27,7 +31,7 @@ def test_json_is_the_contract(host: Host) -> None:
     done = lithos("ps", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     printed = json.loads(done.stdout)
-    assert list(printed) == ["supervisors"]
+    assert list(printed) == ["supervisors", "commands"]
     (seen,) = printed["supervisors"]
     assert list(seen) == ["pid", "config", "started", "faults", "instances"]
     assert (seen["pid"], seen["config"]) == (supervisor.process.pid, "/etc/lithos/hello.yaml")
@@ -70,7 +74,52 @@ def test_nothing_runs() -> None:
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr == "lithos: nothing runs here, start something with `lithos run FILE`\n"
     done = lithos("ps", "--json")
-    assert (done.returncode, json.loads(done.stdout), done.stderr) == (0, {"supervisors": []}, "")
+    assert (done.returncode, json.loads(done.stdout), done.stderr) == (0, {"supervisors": [], "commands": []}, "")
+
+
+def command_of(real: RealInstance) -> dict[str, Any]:
+    """What `lithos cmd shop migrate` writes, with the pid 4711."""
+    keys = {"process": "migrate", "index": 4711, "state": "command", "ports": []}
+    return state_of(real, sandbox="shop", name="shop/cmd.migrate.4711", **keys)
+
+
+@pytest.mark.parametrize("supervisors", [0, 1])
+def test_a_command_has_the_fields_of_an_instance(host: Host, supervisors: int) -> None:
+    """With a supervisor, of whatever files, or without one."""
+    real = host.instance("cmd.migrate.4711")
+    store.write_command(command_of(real))
+    for _ in range(supervisors):
+        host.supervisor()
+    printed = json.loads(lithos("ps", "--json").stdout)
+    (seen,) = printed["commands"]
+    assert tuple(seen) == INSTANCE
+    assert (seen["name"], seen["state"], seen["pid"]) == ("shop/cmd.migrate.4711", "command", real.app)
+    assert seen["memory"]["current"] > 0
+    assert [each["instances"] for each in printed["supervisors"]] == supervisors * [[]]
+    *_, heading, titles, line = lithos("ps").stdout.splitlines()
+    assert (heading, titles.split()[:3]) == ("one-off commands", ["NAME", "STATE", "PID"])
+    assert line.split()[:3] == ["shop/cmd.migrate.4711", "command", str(real.app)]
+    store.forget_command("shop/cmd.migrate.4711")
+
+
+def test_a_command_that_has_ended_is_not_shown_whatever_was_left_of_it(host: Host) -> None:
+    real = host.instance("cmd.migrate.4711")
+    store.write_command(command_of(real))
+    real.kill()
+    assert json.loads(lithos("ps", "--json").stdout)["commands"] == []
+    store.forget_command("shop/cmd.migrate.4711")
+    assert not host.root.exists()
+
+
+@pytest.mark.parametrize("name", ["shop/cmd.migrate", "shop/cmd.migrate.4711"])
+def test_a_name_chooses_a_command(host: Host, name: str) -> None:
+    host.supervisor().tell("write_instance", state_of(None))
+    store.write_command(command_of(host.instance("cmd.migrate.4711")))
+    printed = json.loads(lithos("ps", "--json", name).stdout)
+    assert ([one["name"] for one in printed["commands"]], printed["supervisors"]) == (["shop/cmd.migrate.4711"], [])
+    printed = json.loads(lithos("ps", "--json", "run/hello").stdout)
+    assert (len(printed["supervisors"]), printed["commands"]) == (1, [])
+    store.forget_command("shop/cmd.migrate.4711")
 
 
 def test_a_killed_supervisor_is_said_to_be(host: Host) -> None:

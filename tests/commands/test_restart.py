@@ -84,3 +84,28 @@ def test_new_ones_that_fail_leave_the_old(real_tree: RealTree) -> None:
     done = real_tree.command("restart", "shop/none")
     assert (done.returncode, done.stderr) == (1, "lithos: there is no instance shop/none\n")
     running.stop()
+
+
+def test_in_a_roll_out_the_version_before_stays_the_one_to_come_back(real_tree: RealTree) -> None:
+    port = real_tree.port()
+    real_tree.sandbox("shop")
+    real_tree.image("v1", port=port)
+    real_tree.image("v2", port=port)
+    real_tree.processes("shop", {"web": real_tree.entry("v1", 2)})
+    running = real_tree.tree().until_serving()
+    before = running.instances()
+
+    def canary() -> int:
+        """The process of the one new instance, when it serves."""
+        ready = (one for one in running.instances() if one["name"] == "shop/web.2" and one["state"] == "ready")
+        return next((one["pid"] for one in ready), 0)
+
+    real_tree.processes("shop", {"web": real_tree.entry("v2", 2, upgrade={"soak": 600})})
+    running.reload()
+    first = until(canary, "the canary serves")
+    assert real_tree.lithos("restart", "shop/web", "--no-wait").returncode == 0
+    second = until(lambda: canary() not in (0, first) and canary(), "another one serves in its place")
+    os.kill(second, signal.SIGKILL)
+    running.until_phases(phase="rolled back")
+    assert running.instances() == before
+    running.stop()

@@ -100,7 +100,7 @@ def test_no_instances_keep_the_port_open(real_host: RealHost) -> None:
     port = real_host.port()
     running = real_host.start(real_host.program(SERVER, port=port, instances=3), "--instances", "0")
     running.until_said("0 instance(s) listening on 127.0.0.1")
-    socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    socket.create_connection(("127.0.0.1", port), timeout=60).close()
     assert running.instances() == []
     (supervisor,) = json.loads(real_host.lithos("ps", "--json").stdout)["supervisors"]
     assert supervisor["instances"] == []

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from real_host import SERVER, real_host
+from real_host import LITHOS, SERVER, real_host, until
 from real_tree import Load, real_tree
 
 if TYPE_CHECKING:
@@ -116,6 +119,65 @@ def test_without_a_supervisor_the_file_says_it_to_the_next(real_tree: RealTree) 
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr == f"lithos: no supervisor runs with {real_tree.master_file}; the file counts when one starts\n"
     assert file.read_text() == WRITTEN.replace("instances: 2", "instances: 3")
+
+
+def test_an_instance_that_fails_once_is_waited_for(real_tree: RealTree) -> None:
+    """The supervisor starts it again, so the scaling comes to its end."""
+    real_tree.sandbox("shop")
+    real_tree.sleeper("v1", readiness="alive", restart_timeout=1)
+    real_tree.processes("shop", {"web": real_tree.entry("v1", 1)})
+    running = real_tree.tree().until_serving()
+    command = [*LITHOS, "scale", "-C", str(real_tree.master_file), "shop/web", "2"]
+    with subprocess.Popen(command, env=real_tree.environ, stderr=subprocess.PIPE, text=True) as scaling:
+        pid = until(lambda: running.pids().get("shop/web.1"), "it was started")
+        os.kill(pid, signal.SIGKILL)
+        _, said = scaling.communicate()
+    assert scaling.returncode == 0, said
+    assert "shop/web: failing, 1/2 ready" in said
+    assert said.splitlines()[-1] == "shop/web: settled, 2/2 ready"
+    assert running.states() == {"shop/web.0": "ready", "shop/web.1": "ready"}
+    assert running.instance("shop/web.1")["restarts"] == 1
+    running.stop()
+
+
+# Only the first instance lives.
+ALONE = """
+import os, signal
+if os.environ["LITHOS_NAME"] != "shop/web.0":
+    raise SystemExit("no room for two")
+signal.pause()
+"""
+
+
+def test_an_instance_that_always_fails_is_not_waited_for_for_ever(real_tree: RealTree) -> None:
+    real_tree.sandbox("shop")
+    real_tree.image("v1", ALONE, readiness="alive", restart_timeout=0.1)
+    real_tree.processes("shop", {"web": real_tree.entry("v1", 1)})
+    running = real_tree.tree().until_serving()
+    done = real_tree.command("scale", "shop/web", "2", "--timeout", "1")
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 1
+    assert last.startswith("lithos: shop/web does not get ready: shop/web.1 exited with code 1 after ")
+    assert last.endswith("no room for two")
+    assert running.instance("shop/web.1")["restarts"] > 1
+    running.stop()
+
+
+def test_an_instance_that_was_given_up_is_not_waited_for(real_host: RealHost) -> None:
+    """As `lithos run` does with who has never been ready."""
+    text = ALONE.replace("shop/web.0", f"run/{real_host.name}.0")
+    running = real_host.start(real_host.program(text, readiness="alive", restart_timeout=0.1))
+    running.until_started()
+    running.until_state("ready")
+    done = real_host.lithos("scale", f"run/{running.name}", "2", "--timeout", "1000")
+    assert (done.returncode, f"run/{running.name} was given up: " in done.stderr.splitlines()[-1]) == (1, True)
+    running.stop()
+
+
+@pytest.mark.parametrize("timeout", ["-1", "soon", "inf", "nan"])
+def test_what_is_no_timeout_is_refused(real_tree: RealTree, timeout: str) -> None:
+    done = real_tree.lithos("scale", "shop/web", "1", "--timeout", timeout)
+    assert (done.returncode, "is not a number of seconds" in done.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("name", ["shop", "shop/", "/web", "shop/web.0", ""])

@@ -147,13 +147,29 @@ def test_bad_versions_are_rolled_back_with_their_reasons(real_tree: RealTree) ->
     running.stop()
 
 
+def test_to_the_version_that_serves_again_is_no_roll_back(real_tree: RealTree) -> None:
+    """The files say once more what runs, and nothing is left of the version that failed."""
+    port = real_tree.port()
+    running = shop(real_tree, port)
+    before = running.pids()
+    real_tree.image("exits", EXITS, port=port)
+    bad = real_tree.processes("shop", {"web": real_tree.entry("exits", 2)}, "bad.yaml")
+    good = real_tree.processes("shop", {"web": real_tree.entry("v1", 2)}, "good.yaml")
+    assert real_tree.command("switch", "shop", str(bad)).returncode == 1
+    done = real_tree.command("switch", "shop", str(good))
+    assert (done.returncode, done.stderr) == (0, "shop/web: settled, 2/2 ready\n")
+    assert (running.services()["shop/web"]["reason"], running.pids()) == ("", before)
+    running.stop()
+
+
 def test_a_first_version_that_fails_is_said_and_another_process_is_not_waited_for(real_tree: RealTree) -> None:
     """A process that has been failing all along keeps nobody from switching another one."""
     port = real_tree.port()
     running = shop(real_tree, port)
     real_tree.image("bad", EXITS, restart_timeout=600)
     entries = {"web": real_tree.entry("v1", 2), "job": real_tree.entry("bad")}
-    done = real_tree.command("switch", "shop", str(real_tree.processes("shop", entries, "new.yaml")))
+    new = real_tree.processes("shop", entries, "new.yaml")
+    done = real_tree.command("switch", "--timeout", "0", "shop", str(new))
     assert done.returncode == 1
     assert "lithos: shop/job does not get ready: shop/job.0 exited with code 1 after " in done.stderr
     entries["web"] = real_tree.entry("v2", 2)

@@ -133,7 +133,7 @@ def test_systemd_is_told(real_tree: RealTree) -> None:
     path = real_tree.directory / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(path))
-        manager.settimeout(15)
+        manager.settimeout(60)
         real_tree.environ["NOTIFY_SOCKET"] = str(path)
         running = real_tree.tree()
         assert manager.recv(1000) == b"READY=1"

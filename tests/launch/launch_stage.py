@@ -14,7 +14,7 @@ from lithos_runner.launch import spawn
 from lithos_runner.launch.launcher import Launcher
 from lithos_runner.launch.spec import LaunchSpec
 
-PATIENCE = 20_000  # milliseconds after which a test has failed
+PATIENCE = 60_000  # milliseconds after which a test has failed
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SHELL = LaunchSpec("test/app.0", "/bin/sh", environ=(("PATH", SYSTEM_PATH),))
 

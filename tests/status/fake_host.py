@@ -195,4 +195,4 @@ LITHOS = (sys.executable, "-m", "lithos_runner.commands.main")
 
 def lithos(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end in a pipe."""
-    return subprocess.run([*LITHOS, *arguments], capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run([*LITHOS, *arguments], capture_output=True, text=True, timeout=60, check=False)

@@ -45,6 +45,16 @@ def test_a_pipe_gets_aligned_text_without_colours() -> None:
     ]
 
 
+def test_commands_stand_below_all_supervisors() -> None:
+    command = row(Memory(4 * MIB), state="command", pid=4712, started=NOW - 5, process="migrate", ports=[])
+    lines = table([section(READY), Section(None, [command])], NOW, Style(), PS)
+    assert lines[3:5] == ["", "one-off commands"]
+    assert lines[5].split()[:3] == ["NAME", "STATE", "PID"]
+    assert lines[6:] == [
+        "run/migrate.0  command  4712      5s       4.0M              0  -          -",
+    ]
+
+
 def test_a_terminal_gets_the_same_with_colours_and_a_bar() -> None:
     wide = Style(width=120, colour=True, blocks=True)
     lines = table([section(READY, KILLED)], NOW, wide, PS)

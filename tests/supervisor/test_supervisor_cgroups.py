@@ -57,7 +57,7 @@ def test_who_was_left_behind_makes_room(prepared: Callable[[str], Tree]) -> None
 
 def test_a_sandbox_that_another_supervisor_has_removed_is_made_again(prepared: Callable[[str], Tree]) -> None:
     ours, theirs = prepared(AVAILABLE), prepared(AVAILABLE)
-    theirs.discard(SANDBOX)
+    theirs.keep(())
     assert not os.path.exists(ours.hierarchy.path(ours.path(SANDBOX, "")))
     ours.create(SANDBOX, "hello.0", {}).remove()
 
@@ -84,7 +84,7 @@ def test_a_limit_of_a_sandbox_is_written_only_when_it_is_another(prepared: Calla
 def test_a_sandbox_that_was_removed_is_prepared_again(prepared: Callable[[str], Tree]) -> None:
     """As at a reload, when a command was the last to be in there."""
     ours, theirs = prepared(AVAILABLE), prepared(AVAILABLE)
-    theirs.discard(SANDBOX)
+    theirs.keep(())
     ours.prepare(SANDBOX, {})
     assert os.path.exists(ours.hierarchy.path(ours.path(SANDBOX, "")))
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lithos_runner.supervisor.desired import Port
 
 ANY = "0.0.0.0"  # noqa: S104 - the point of a published port
+REMEDY = "take every process that has it out of the configuration until its instances have ended, or take another port"
 
 
 def answers(port: Port) -> bool:
@@ -161,12 +162,27 @@ def test_what_needs_a_new_socket_is_said_and_not_done(opened: Opened, host: str,
     (sentence,) = opened.listeners.keep([other])
     assert sentence == (
         f"cannot change {key} of {port.address}, which is open with one socket for all instances: "
-        "that needs a new socket; stop the instances that have it, or take another port"
+        f"that needs a new socket; {REMEDY}"
     )
     with pytest.raises(ListenFailed) as caught:
         opened.open(other)
     assert str(caught.value) == sentence
     assert (opened.descriptor(port), answers(port)) == (before, True)
+
+
+@pytest.mark.parametrize(("host", "other"), [("127.0.0.1", ANY), (ANY, "127.0.0.1"), ("::1", "::")])
+@pytest.mark.parametrize("reuse_port", [False, True])
+def test_another_address_of_an_open_port_is_not_somebody_elses(
+    opened: Opened, host: str, other: str, reuse_port: bool
+) -> None:
+    port = entry(free_port(), host)._replace(reuse_port=reuse_port)
+    opened.open(port)
+    overlapping = port._replace(host=other)
+    with pytest.raises(ListenFailed) as caught:
+        opened.open(overlapping)
+    assert str(caught.value) == f"cannot listen on {overlapping.address} while {port.address} is open; {REMEDY}"
+    opened.listeners.keep([])
+    opened.open(overlapping)
 
 
 # Refused

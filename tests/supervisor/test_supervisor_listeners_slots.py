@@ -154,6 +154,42 @@ def test_the_queue_of_a_crashed_slot_is_its_replacements(opened: Opened, port: P
         assert len(opened.accept(port, SLOTS[:1])[SLOTS[0]]) == waiting[0] > 0
 
 
+def test_at_the_end_nobody_new_is_let_in_and_nothing_that_waits_is_lost(opened: Opened, port: Port) -> None:
+    """Not even when who has it closes its socket."""
+    in_rotation(opened, port, *SLOTS)
+    with connections(port, 100) as stack:
+        before = queues(opened, port)
+        opened.listeners.refuse()
+        opened.listeners.leave_rotation([port], SLOTS[0])
+        with pytest.raises(ConnectionRefusedError):
+            connect(port)
+        assert queues(opened, port) == before
+        opened.listeners.release([port], SLOTS[0])
+        with pytest.raises(ConnectionRefusedError):
+            connect(port)
+        for accepted in opened.accept(port, SLOTS[1:]).values():
+            for one in accepted:
+                one.sendall(b"ok")
+                one.close()
+        assert [client.recv(9) for client in _clients(stack)] == [b"ok"] * 100
+    assert before[0] > 0
+
+
+def test_datagrams_are_refused_at_the_end_and_those_that_wait_stay(opened: Opened) -> None:
+    port = datagrams(free_port(kind=socket.SOCK_DGRAM), reuse_port=True)
+    opened.open(port)
+    in_rotation(opened, port, SLOTS[0])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client, opened.duplicate(port, SLOTS[0]) as listener:
+        client.settimeout(PATIENCE)
+        client.connect((port.host, port.port))
+        client.send(b"before")
+        opened.listeners.refuse()
+        client.send(b"after")
+        with pytest.raises(ConnectionRefusedError):
+            client.recv(9)
+        assert _drained(listener) == 1
+
+
 # Scaled down
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 import signal
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from real_host import SERVER, request, until
+from real_host import PATIENCE, PYTHON, SERVER, queued, request, until
 
 if TYPE_CHECKING:
-    from real_host import RealHost
+    from real_host import RealHost, Running
 
 # Says which signals it gets; "deaf" ones do not end it.
 LISTENER = """
@@ -88,6 +89,45 @@ def test_the_stop_signal_is_what_the_application_gets(real_host: RealHost) -> No
     until_waiting(real_host)
     running.stop(signal.SIGHUP)
     assert real_host.log("stdout").splitlines() == ["waiting", "got SIGUSR1"]
+
+
+def steered(host: RealHost, port: int, **keys: Any) -> Running:
+    """Start one instance with a socket of its own; it serves one client after the other, and dies of SIGTERM."""
+    ports = {str(port): {"fd": 3, "host": "127.0.0.1", "reuse-port": True}}
+    running = host.start(
+        host.container(executable=PYTHON, arguments=["-I", "-S", "-c", SERVER], tcp_ports=ports, **keys)
+    )
+    running.until_started()
+    running.until_state("ready")
+    return running
+
+
+def test_with_reuse_port_all_who_came_before_the_end_are_answered(real_host: RealHost) -> None:
+    """One is in the hands of the application, one in the queue; who comes later is refused, and does not wait."""
+    port = real_host.port()
+    running = steered(real_host, port, drain_timeout=3600)
+    address = ("127.0.0.1", port)
+    with socket.create_connection(address, PATIENCE) as first, socket.create_connection(address, PATIENCE) as second:
+        until(lambda: queued(port) == 1, "the first one is accepted")
+        running.send(signal.SIGTERM)
+        running.until_state("draining")
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address, PATIENCE)
+        for client in (first, second):
+            client.sendall(b"?")
+            assert client.recv(100).decode() == f"run/{running.name}.0"
+    code, said = running.end()
+    assert code == 0, said
+
+
+def test_a_second_signal_does_not_wait_for_connections(real_host: RealHost) -> None:
+    port = real_host.port()
+    running = steered(real_host, port, drain_timeout=3600)
+    with socket.create_connection(("127.0.0.1", port), PATIENCE):
+        until(lambda: queued(port) == 0, "the client is accepted")
+        running.send(signal.SIGINT)
+        running.until_state("draining")
+        running.stop(signal.SIGINT)
 
 
 @pytest.mark.parametrize("init", [True, False])

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from real_host import SERVER, request, until
-
-from lithos_runner.supervisor import upgrade
-from lithos_runner.supervisor.desired import Port
+from real_host import PATIENCE, SERVER, request, until
 
 if TYPE_CHECKING:
     from real_host import RealHost, Running
-
-    from lithos_runner.supervisor.upgrade import Handover
 
 
 @contextmanager
@@ -104,6 +102,49 @@ def test_a_port_that_no_instance_has_is_handed_over(real_host: RealHost) -> None
     running.stop()
 
 
+# A supervisor that stands still just before it executes the installed program.
+STANDS_STILL = """
+import os, signal, sys
+from lithos_runner.commands.main import main
+def hook(event, arguments):
+    if event == "os.exec":
+        os.kill(os.getpid(), signal.SIGSTOP)
+sys.addaudithook(hook)
+sys.exit(main(sys.argv[4:]))  # without the interpreter, -m and the module
+"""
+# Says that it is ready when somebody connects.
+SAYS_LATE = """
+import os, signal, socket
+notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+client, _ = socket.socket(fileno=3).accept()
+notify.sendto(b"READY=1", "\\0" + os.environ["NOTIFY_SOCKET"][1:])
+client.send(b"said")
+signal.pause()
+"""
+
+
+def test_what_an_instance_says_meanwhile_is_heard(real_host: RealHost) -> None:
+    port = real_host.port()
+    program = real_host.program(SAYS_LATE, port=port, readiness="notify", readiness_timeout=600)
+    wrap = (sys.executable, str(real_host.file("stands_still.py", STANDS_STILL)))
+    running = real_host.start(program, wrap=wrap)
+    running.until_started()
+    running.send(signal.SIGUSR2)
+    until(lambda: status_of(running.pid) == "T", "it stands still")
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
+        assert client.recv(100) == b"said"
+    running.send(signal.SIGCONT)
+    running.until_said("adopted 1 instance(s)")
+    running.until_started()
+    running.until_state("ready")
+    running.stop()
+
+
+def status_of(pid: int) -> str:
+    """Its state as proc_pid_stat(5) has it: T is stopped."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 def test_a_program_that_cannot_be_loaded_changes_nothing(real_host: RealHost) -> None:
     path = real_host.directory / "installed"
     running = real_host.start(
@@ -129,7 +170,22 @@ def test_the_command_waits_until_it_has_happened(real_host: RealHost) -> None:
     running.stop()
 
 
-def test_what_is_handed_over_survives_the_environment() -> None:
-    port = Port("tcp", 3, "tcp-80", "127.0.0.1", 80, reuse_port=True)
-    handed: Handover = upgrade.Handover(7, (upgrade.Held(port, "run/web.0", 9), upgrade.Held(port, "", 10)))
-    assert upgrade._decode(upgrade._encode(handed)) == handed
+# Its standard output is whatever there is to hand over.
+_HANDS_OVER = """
+import os
+from lithos_runner.supervisor import upgrade
+from lithos_runner.supervisor.desired import Port
+port = Port("tcp", 3, "tcp-80", "127.0.0.1", 80, reuse_port=True)
+sockets = (upgrade.Held(port, "run/web.0", 1), upgrade.Held(port, "", 1))
+given = upgrade.Handover(1, 1000 * sockets, {"shop": 1}, upgrade.NotifySocket("@lithos", 1))
+if upgrade.VARIABLE in os.environ:
+    files = len(os.listdir("/proc/self/fd"))
+    print(upgrade.take() == given, len(os.listdir("/proc/self/fd")) - files, os.get_inheritable(1))
+else:
+    upgrade.replace(given, None)
+"""
+
+
+def test_all_is_handed_over_however_much_it_is() -> None:
+    ended = subprocess.run([sys.executable, "-c", _HANDS_OVER], capture_output=True, text=True, check=False)
+    assert (ended.stderr, ended.stdout) == ("", "True -1 False\n")

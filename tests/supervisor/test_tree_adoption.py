@@ -25,6 +25,8 @@ from lithos_runner.supervisor.adoption import survivors
 from lithos_runner.supervisor.cgroups import Tree
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from real_tree import RealTree, RunningTree
 
 DOOMED = str(Path(__file__).with_name("doomed.py"))
@@ -314,6 +316,104 @@ signal.pause()
     after = second.instance("shop/web.0")
     assert (after["pid"], after["status"]) == (before["pid"], "counting sheep")
     assert "it has not said WATCHDOG=1 for 3 s" in second.until_said("shop/web.0 was killed: ")
+    second.stop()
+
+
+# Says that it is ready when somebody knocks at its gate, and answers; nobody hears it when there is no supervisor.
+SAYS_LATE = """
+import os, select, signal, socket
+notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+def say(text):
+    try:
+        notify.sendto(text, "\\0" + os.environ["NOTIFY_SOCKET"][1:])
+    except ConnectionRefusedError:
+        pass
+listener, gate = socket.socket(fileno=3), socket.socket(fileno=4)
+client, _ = gate.accept()
+say(b"STATUS=warm\\nREADY=1")
+client.send(b"said")
+"""
+
+
+def late(tree: RealTree, version: str, program: str, reuse_port: bool = False, **keys: object) -> Callable[[], bytes]:
+    """Make an image of a program that begins as `SAYS_LATE`; return how to knock at its gate."""
+    port, gate = tree.port(), tree.port()
+    listener = {"fd": 3, "host": "127.0.0.1", "reuse-port": reuse_port}
+    ports = {str(port): listener, str(gate): {"fd": 4, "host": "127.0.0.1"}}
+    tree.image(version, SAYS_LATE + program, tcp_ports=ports, readiness="notify", readiness_timeout=600, **keys)
+
+    def knock() -> bytes:
+        with socket.create_connection(("127.0.0.1", gate), timeout=PATIENCE) as client:
+            return client.recv(100)
+
+    return knock
+
+
+def test_who_says_to_nobody_that_it_is_ready_is_seen_to_serve(real_tree: RealTree) -> None:
+    real_tree.sandbox("shop")
+    knock = late(real_tree, "v1", "select.select([listener, gate], [], [])")
+    real_tree.processes("shop", {"web": real_tree.entry("v1")})
+    first = real_tree.tree()
+    until(lambda: first.control.exists() and first.states() == {"shop/web.0": "starting"}, "it is started")
+    before = first.pids()
+    first.kill()
+    second = real_tree.tree()
+    second.until_said("adopted 1 instance(s)")
+    second.until_started()
+    assert second.states() == {"shop/web.0": "starting"}
+    second.kill()
+    assert knock() == b"said"
+    third = real_tree.tree().until_serving()
+    assert third.pids() == before
+    third.stop()
+
+
+@pytest.mark.parametrize("upgraded", [False, True], ids=["killed", "upgraded"])
+def test_who_is_warming_up_needs_not_say_again_that_it_is_ready(real_tree: RealTree, upgraded: bool) -> None:
+    """It waits for nobody, so nothing else than its word can have counted."""
+    real_tree.sandbox("shop")
+    knock = late(real_tree, "v1", "signal.pause()", reuse_port=True)
+    real_tree.processes("shop", {"web": real_tree.entry("v1", upgrade={"warm-up": 2})})
+    running = real_tree.tree()
+    until(lambda: running.control.exists() and running.states() == {"shop/web.0": "starting"}, "it is started")
+    before = running.pids()
+    assert knock() == b"said"
+    until(lambda: running.instance("shop/web.0")["status"] == "warm", "it was heard")
+    if upgraded:
+        running.send(signal.SIGUSR2)
+        running.until_said("adopted 1 instance(s)")
+    else:
+        running.kill()
+        running = real_tree.tree()
+    running.until_serving()
+    assert running.pids() == before
+    running.stop()
+
+
+def test_a_stop_signal_is_sent_once(real_tree: RealTree) -> None:
+    """To many programs a second one says that they shall not finish their requests."""
+    program = """
+signal.signal(signal.SIGTERM, lambda *_: print("told", flush=True))
+gate.accept()
+"""
+    real_tree.sandbox("shop")
+    knock = late(real_tree, "v1", program, kill_timeout=600)
+    real_tree.processes("shop", {"web": real_tree.entry("v1")})
+    first = real_tree.tree()
+    until(lambda: first.control.exists() and first.states() == {"shop/web.0": "starting"}, "it is started")
+    assert knock() == b"said"
+    first.until_phases()
+    real_tree.processes("shop", {"web": real_tree.entry("v1", 0)})
+    first.reload()
+    until(lambda: real_tree.log_of("shop/web.0") == "told\n", "it was told")
+    first.kill()
+    second = real_tree.tree()
+    second.until_said("adopted 1 instance(s)")
+    second.until_started()
+    assert second.states() == {"shop/web.0": "stopping"}
+    assert knock() == b""
+    second.until_phases()
+    assert real_tree.log_of("shop/web.0") == "told\n"
     second.stop()
 
 

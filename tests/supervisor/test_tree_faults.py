@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from real_tree import RealTree
+    from real_tree import RealTree, RunningTree
 
 # How to break a host of two sandboxes, and words of what is said about it; with `shop` all that concerns it is kept.
 BREAKAGES: dict[str, tuple[Callable[[RealTree], object], str]] = {
@@ -58,8 +58,13 @@ def repair(tree: RealTree, files: dict[Path, str]) -> None:
         tree.file(str(path.relative_to(tree.directory)), text)
 
 
+def supervisors_in_ps(tree: RealTree) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(tree.lithos("ps", "--json").stdout)["supervisors"]
+    return found
+
+
 def faults_in_ps(tree: RealTree) -> list[str]:
-    (supervisor,) = json.loads(tree.lithos("ps", "--json").stdout)["supervisors"]
+    (supervisor,) = supervisors_in_ps(tree)
     found: list[str] = supervisor["faults"]
     return found
 
@@ -301,27 +306,95 @@ signal.pause()
     running.stop()
 
 
-def test_two_supervisors_never_take_each_others_instances(real_tree: RealTree) -> None:
-    real_tree.sandbox("shop")
-    real_tree.sleeper("v1", readiness="alive")
-    real_tree.processes("shop", {"web": real_tree.entry("v1", 2)})
-    first = real_tree.tree().until_serving()
+def two_of_one_group(tree: RealTree) -> tuple[RunningTree, RunningTree]:
+    """Start a supervisor, and one of a master file that was copied: another directory, the same group for instances."""
+    tree.sandbox("shop")
+    tree.sleeper("v1", readiness="alive")
+    tree.processes("shop", {"web": tree.entry("v1", 2)})
+    first = tree.tree().until_serving()
+    tree.master(runtime_dir=str(tree.runtime / "copy"))
+    second = tree.tree(runtime="copy")
+    taken = f"cannot have the cgroup {tree.slice.name}/shop: the supervisor with pid {first.pid} has it"
+    second.until_said(f"not taken in: sandbox shop: {taken}")
+    return first, second
+
+
+def test_a_sandbox_that_another_supervisor_has_is_left_alone(real_tree: RealTree) -> None:
+    first, second = two_of_one_group(real_tree)
     before = first.pids()
-    # A master file that was copied: other directories, the same group for all instances.
-    real_tree.master(runtime_dir=str(real_tree.runtime / "copy"))
-    second = real_tree.tree(runtime="copy")
-    for index in range(2):
-        second.until_said(f"shop/web.{index}: cannot have the cgroup ")
-    assert f"supervisor with pid {first.pid} is in there" in second.said[-1]
-    assert first.pids() == before
-    assert set(first.states().values()) == {"ready"}
+    until(lambda: second.ask("status")["loads"], "the second has taken in its files")
+    assert second.instances() == []
+    faults = {one["pid"]: one["faults"] for one in supervisors_in_ps(real_tree)}
+    assert faults[first.pid] == []
+    assert [f"the supervisor with pid {first.pid} has it" in fault for fault in faults[second.pid]] == [True]
     second.stop()
     assert first.pids() == before
-    # When the first has ended, there is no one to spare.
+    assert set(first.states().values()) == {"ready"}
+    first.stop()
+
+
+def test_a_sandbox_is_taken_over_at_a_reload_when_the_other_has_ended(real_tree: RealTree) -> None:
+    first, second = two_of_one_group(real_tree)
+    first.stop()
+    second.reload()
+    second.until_phases("shop/web")
+    assert second.faults() == []
+    second.stop()
+
+
+def test_who_comes_back_finds_its_sandbox_taken_over(real_tree: RealTree) -> None:
+    """It adopts none of the instances that are in the place of its own."""
+    first, second = two_of_one_group(real_tree)
     first.kill()
-    third = real_tree.tree(runtime="copy")
-    third.until_said("ended what an earlier supervisor has left of it")
-    third.until_serving()
-    third.stop()
+    second.reload()
+    second.until_said("ended what an earlier supervisor has left of it")
+    second.until_phases("shop/web")
+    before = second.pids()
     real_tree.master()
-    real_tree.tree().until_serving().stop()  # which removes the files that the first one has left
+    back = real_tree.tree()
+    back.until_said(f"cannot adopt shop/web: cannot have the cgroup {real_tree.slice.name}/shop")
+    until(lambda: back.ask("status")["loads"], "it has taken in its files")
+    assert back.instances() == []
+    second.stop()
+    assert set(before) == {"shop/web.0", "shop/web.1"}
+    back.reload()
+    back.until_phases("shop/web")
+    back.stop()
+
+
+def test_an_upgrade_lets_go_of_no_sandbox(real_tree: RealTree) -> None:
+    first, second = two_of_one_group(real_tree)
+    before = first.pids()
+    real_tree.master()  # the new program reads it again
+    first.send(signal.SIGUSR2)
+    first.until_said("adopted 2 instance(s)")
+    first.until_serving()
+    second.reload()
+    assert second.instances() == []
+    assert f"the supervisor with pid {first.pid} has it" in second.faults()[0]
+    assert (first.pids(), first.faults()) == (before, [])
+    second.stop()
+    first.stop()
+
+
+def test_the_sandbox_of_lithos_run_is_not_for_a_tree(real_tree: RealTree) -> None:
+    """Those of `lithos run` share it, without limits of its own."""
+    real_tree.master(cgroup_name="lithos.slice")
+    real_tree.sandbox("run")
+    real_tree.sleeper("v1", readiness="alive")
+    real_tree.processes("run", {real_tree.name: real_tree.entry("v1")})
+    program = real_tree.container(executable="/bin/sleep", arguments=["1000"], readiness="alive")
+    running = [real_tree.start(program, "--name", f"{real_tree.name}-{each}") for each in ("a", "b")]
+    for each in running:
+        each.until_started()
+    tree = real_tree.tree()
+    said = tree.until_said("not taken in: sandbox run: cannot have the cgroup lithos.slice/run")
+    assert any(f"pid {each.pid} has it" in said for each in running)
+    for each in running:
+        each.stop()
+    tree.reload()
+    tree.until_phases(f"run/{real_tree.name}")
+    refused = real_tree.start(program)
+    code, sentences = refused.end()
+    assert (code, f"pid {tree.pid} has it" in sentences[-1]) == (1, True)
+    tree.stop()

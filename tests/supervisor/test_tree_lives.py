@@ -173,6 +173,44 @@ signal.pause()
     running.stop()
 
 
+# Feeds its watchdog in its main loop, which ends with the stop signal; then it finishes the one request that it has.
+FINISHES = f"""{SAYS}
+say("WATCHDOG_USEC=500000\\nREADY=1")
+listener, told, client = socket.socket(fileno=3), [], None
+signal.signal(signal.SIGTERM, lambda *_: told.append(True))
+listener.settimeout(0.1)
+while not told:
+    say("WATCHDOG=1")
+    try:
+        client, _ = listener.accept()
+    except TimeoutError:
+        pass
+print("finishing", flush=True)
+client.settimeout(60)
+client.sendall(client.recv(100))
+"""
+
+
+def test_who_was_told_to_stop_needs_not_feed_its_watchdog(real_tree: RealTree) -> None:
+    port = real_tree.port()
+    services(real_tree, web={"program": FINISHES, "port": port, "readiness": "notify", "kill_timeout": PATIENCE})
+    running = real_tree.tree().until_serving()
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
+        real_tree.processes("shop", {"web": real_tree.entry("web", 0)})
+        running.reload()
+        until(lambda: "finishing" in real_tree.log_of("shop/web.0"), "it was told to stop")
+        # A neighbour that is killed for its silence began to be silent later.
+        mute = f"{SAYS}say('WATCHDOG_USEC=1000000');say('READY=1')\nsignal.pause()"
+        real_tree.image("mute", mute, readiness="notify")
+        entries = {"web": real_tree.entry("web", 0), "mute": real_tree.entry("mute")}
+        real_tree.processes("shop", entries)
+        running.reload()
+        running.until_said("it has not said WATCHDOG=1 for 1 s")
+        client.sendall(b"done")
+        assert client.recv(100) == b"done"
+    running.stop()
+
+
 # Each life appends to a file in each kind of memory that it has, prints it, and ends when somebody connects.
 LIVES = """
 import os, socket

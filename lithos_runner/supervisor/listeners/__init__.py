@@ -8,6 +8,7 @@ which instances have an address, `endpoint.py` is one open socket, `sockets.py` 
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable, Iterable
@@ -41,7 +42,7 @@ class Listeners:
             for port in ports:
                 opened = self._opened.get(port.identity)
                 if opened is None:
-                    self._opened[port.identity] = _kind(port).open(port, self._around)
+                    self._opened[port.identity] = self._open(port)
                     made.append(port.identity)
                 elif refusal := _refusal(opened.port, port):
                     raise ListenFailed(refusal)
@@ -49,6 +50,16 @@ class Listeners:
             for identity in made:
                 self._opened.pop(identity).close()
             raise
+
+    def _open(self, port: Port) -> Opened:
+        try:
+            return _kind(port).open(port, self._around)
+        except ListenFailed as failed:
+            there = next((each.port for each in self._opened.values() if _meets(each.port, port)), None)
+            if there is None or not _is_taken(failed):
+                raise
+            what = f"cannot listen on {port.address} while {there.address} is open"
+            raise ListenFailed(f"{what}; {_REMEDY}") from failed
 
     def keep(self, ports: Iterable[Port]) -> list[str]:
         """Close what is not among ``ports``, and change living sockets to what ``ports`` say of them.
@@ -86,6 +97,14 @@ class Listeners:
         """Keep new connections away from the slot; if it is the last one in rotation, they wait in its queue."""
         for port in ports:
             self._attempt(lambda opened: opened.leave_rotation(slot), port)
+
+    def refuse(self) -> None:
+        """Refuse new connections from now on, where those that wait stay: with `reuse-port`."""
+        for opened in self._opened.values():
+            try:
+                opened.refuse()
+            except ListenFailed as error:
+                self._around.say(f"{error}; new ones are let in until the last instance has ended")
 
     def add_exception(self, port: Port, slot: str, source: tuple[str, int]) -> None:
         """Let TCP connections from this numeric address and port reach the slot, even if it is not in rotation.
@@ -181,9 +200,21 @@ def _refusal(old: Port, new: Port) -> str:
     keys = " and ".join(needs_new_socket(old, new))
     now = "one socket per instance (reuse-port)" if old.reuse_port else "one socket for all instances"
     return keys and (
-        f"cannot change {keys} of {old.address}, which is open with {now}: "
-        "that needs a new socket; stop the instances that have it, or take another port"
+        f"cannot change {keys} of {old.address}, which is open with {now}: that needs a new socket; {_REMEDY}"
     )
+
+
+def _meets(one: Port, other: Port) -> bool:
+    """Whether they are the same port, if perhaps at different addresses of the host."""
+    return one.kind != "unix" and (one.kind, one.port) == (other.kind, other.port)
+
+
+def _is_taken(failed: ListenFailed) -> bool:
+    return isinstance(failed.__cause__, OSError) and failed.__cause__.errno == errno.EADDRINUSE
+
+
+# An address stays open for those who wait in its queue, so it is not enough to end its instances.
+_REMEDY = "take every process that has it out of the configuration until its instances have ended, or take another port"
 
 
 __all__ = ["ListenFailed", "Listeners", "needs_new_socket"]

@@ -40,6 +40,9 @@ class Shared:
     def leave_rotation(self, slot: str) -> None:
         """Nothing to steer."""
 
+    def refuse(self) -> None:
+        """Do nothing: a socket that stands alone stops listening only by resetting all that wait in its queue."""
+
     def add_exception(self, slot: str, source: tuple[str, int]) -> None:
         """Nothing to steer."""
 

@@ -93,6 +93,7 @@ class Slots:
         self._members: dict[str, Member] = {}
         self._rotation: list[str] = []
         self._last = NOBODY  # who left the rotation last
+        self._refusing = False
 
     @classmethod
     def open(cls, port: Port, around: Surroundings) -> Slots:
@@ -157,6 +158,11 @@ class Slots:
             self._last = slot
             self._steer()
 
+    def refuse(self) -> None:
+        """Refuse new connections; those that wait are for those who have them. Raises ListenFailed."""
+        self._refusing = True
+        self._steer()
+
     def _steer(self) -> None:
         chosen = [self._members[slot] for slot in self._rotation or [self._last] if slot in self._members]
         chosen = chosen or list(self._members.values())[:1]
@@ -164,7 +170,8 @@ class Slots:
             return
         try:
             chosen[0].rejoin()  # only a listening socket carries the program to the others
-            self._steering.steer(chosen[0].socket, [member.position for member in chosen], self._exceptions)
+            positions = [member.position for member in chosen]
+            self._steering.steer(chosen[0].socket, positions, self._exceptions, refuse=self._refusing)
         except OSError as error:
             raise _unsteered(self.port, error) from error
 

@@ -7,6 +7,9 @@ and a queue dies with its socket. In a map of type REUSEPORT_SOCKARRAY a socket 
 map can be found and read again, and with the attach type SELECT_OR_MIGRATE (Linux 5.14) the kernel hands the queue of a
 closed socket to the others, whatever `net.ipv4.tcp_migrate_req` says.
 
+At the end nobody shall get a new one: the program says SK_DROP, and the kernel refuses the connection as if nobody
+listened (``bpf_run_sk_reuseport`` of net/core/filter.c). What waits already stays in its queue.
+
 A connection from a source that is among the *exceptions* is not steered like the others but to one position, in
 rotation or not. That is how an instance is asked whether it serves, before clients reach it.
 
@@ -40,13 +43,15 @@ _NO_PREALLOC = 1  # memory for an element when it is there
 SO_ATTACH_REUSEPORT_EBPF = 52  # asm-generic/socket.h
 SO_COOKIE = 57
 
-_MD_HASH = 32  # offset of struct sk_reuseport_md: a hash over both addresses and ports, with a secret of the kernel's
+# Offsets of struct sk_reuseport_md: a hash over both addresses and ports, with a secret of the kernel's; and the socket
+# that is closed, where a connection changes over from it.
+_MD_HASH, _MD_MIGRATING = 32, 48
 _PSEUDO_MAP_FD, _PSEUDO_MAP_VALUE = 1, 2
 # BPF_FUNC_…
 _LOOK_UP, _LOAD_BYTES, _LOAD_BYTES_RELATIVE, _SELECT_REUSEPORT = 1, 26, 68, 82
 _FROM_NETWORK_HEADER = 1  # BPF_HDR_START_NET
 _SOURCE_AT = {4: 12, 16: 8}  # where the source address is, by its size: RFC 791 and RFC 8200
-_PASS = 1
+_DROP, _PASS = 0, 1
 _LICENSE = ctypes.create_string_buffer(b"MIT")
 
 
@@ -92,12 +97,25 @@ def _load_64(target: int, source: int, descriptor: int) -> bytes:
     return _instruction(0x18, target, source, 0, descriptor) + _instruction(0)
 
 
-def program(sockets: int, rotation: int, size: int, exceptions: Exceptions | None = None) -> bytes:
+_REFUSE = b"".join(
+    [
+        _instruction(0x79, 2, 6, _MD_MIGRATING),  # r2 = context->migrating_sk
+        _instruction(0x55, 2, offset=2),  # if r2 != 0, skip the rest: nobody new
+        _instruction(0xB7, 0, immediate=_DROP),
+        _instruction(0x95),  # return
+    ]
+)
+
+
+def program(
+    sockets: int, rotation: int, size: int, exceptions: Exceptions | None = None, *, refuse: bool = False
+) -> bytes:
     """Assemble: select from the map ``sockets`` the position that stands at ``hash * size >> 32`` in ``rotation``.
 
     Multiplied and shifted, a 32-bit hash becomes a number below ``size`` as evenly as with a remainder, and the
     kernel's verifier can see so. Where the selected socket is gone the kernel falls back to any socket of the group.
-    What is among the ``exceptions`` goes to the position that stands there.
+    What is among the ``exceptions`` goes to the position that stands there. With ``refuse`` nothing new is let in, and
+    only what waits for a socket that is closed goes to another.
     """
     by_hash = b"".join(
         [
@@ -112,6 +130,7 @@ def program(sockets: int, rotation: int, size: int, exceptions: Exceptions | Non
     return b"".join(
         [
             _instruction(0xBF, 6, 1),  # r6 = context; calls leave r6 alone
+            _REFUSE if refuse else b"",
             _by_source(exceptions, len(by_hash) // 8) if exceptions else b"",
             by_hash,
             _instruction(0xBF, 1, 6),  # r1 = context
@@ -251,16 +270,24 @@ class Steering:
     def _put(self, position: int, member: socket.socket, flags: int) -> None:
         _write(self._sockets, position, struct.pack("=Q", member.fileno()), flags)
 
-    def steer(self, carrier: socket.socket, positions: Sequence[int], exceptions: Exceptions | None = None) -> None:
+    def steer(
+        self,
+        carrier: socket.socket,
+        positions: Sequence[int],
+        exceptions: Exceptions | None = None,
+        *,
+        refuse: bool = False,
+    ) -> None:
         """Give new connections to the sockets at ``positions`` only; ``carrier`` is any listening socket of the group.
 
+        With ``refuse`` there are no new ones, and those sockets get what waits for one that is closed.
         One program replaces the other at once, so that no connection meets none.
         """
         table = struct.pack(f"={len(positions)}I", *positions)
         rotation = _create_map(_ARRAY, len(table), 1)
         try:
             _write(rotation, 0, table)
-            loaded = _load(program(self._sockets, rotation, len(positions), exceptions))
+            loaded = _load(program(self._sockets, rotation, len(positions), exceptions, refuse=refuse))
         finally:
             os.close(rotation)  # the program holds it
         try:

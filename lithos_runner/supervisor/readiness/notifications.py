@@ -52,22 +52,29 @@ class Notifications:
     want to wait (MSG_DONTWAIT) finds the queue full.
     """
 
-    def __init__(self, address: str, loop: Loop, heard: Heard) -> None:
+    def __init__(self, address: str, loop: Loop, heard: Heard, handed: int | None = None) -> None:
         """Listen at ``address``, as NOTIFY_SOCKET has it: a path, or "@name" of the abstract namespace.
 
-        ``heard(cgroup, message)`` gets each message of a living sender. Raises OSError.
+        ``heard(cgroup, message)`` gets each message of a living sender. ``handed`` is the descriptor of one that
+        listened there before, whose queue is read on. Raises OSError.
         """
         self._loop = loop
         self._heard = heard
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, fileno=handed)
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             self._has_pidfds = _pass_pidfds(self._socket)
-            self._socket.bind("\0" + address[1:] if address.startswith("@") else address)
+            if handed is None:
+                self._socket.bind("\0" + address[1:] if address.startswith("@") else address)
         except OSError as error:
             self._socket.close()
             raise OSError(error.errno, f"cannot listen for notifications: {error.strerror}", address) from error
         self._listen()
+
+    @property
+    def descriptor(self) -> int:
+        """The socket, to be handed to another ``Notifications``."""
+        return self._socket.fileno()
 
     def _listen(self) -> None:
         self._loop.watch(self._socket.fileno(), READABLE, self._arrived)
