@@ -167,6 +167,11 @@ def require(config: str | None, name: str | None = None) -> Client:
     return client
 
 
+def say_that_none_runs(master: str) -> None:
+    """Say what becomes of a process file that was changed."""
+    print(f"lithos: no supervisor runs with {master}; the file counts when one starts", file=sys.stderr)
+
+
 def add_config(parser: argparse.ArgumentParser, default: str = "the one that has NAME") -> None:
     """Add -C, which chooses a supervisor; ``default`` says which one it is without it."""
     parser.add_argument("-C", "--config", metavar="FILE", help=f"of the supervisor with this file (default: {default})")

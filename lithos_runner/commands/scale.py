@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from . import CommandError, client
 from .supervise import count
@@ -31,8 +32,12 @@ def _process(text: str) -> str:
 
 def run(arguments: argparse.Namespace) -> int:
     """Change it, and wait until it is so."""
-    supervisor = client.require(arguments.config, arguments.name)
     name, timeout = arguments.name, arguments.timeout
+    if arguments.config is not None and client.find(arguments.config) is None:
+        _write(os.path.abspath(arguments.config), name, arguments.instances)
+        client.say_that_none_runs(arguments.config)
+        return 0
+    supervisor = client.require(arguments.config, name)
     if supervisor.ask("status")["reloads"]:
         _write(supervisor.supervisor.config, name, arguments.instances)
         supervisor.roll_out(name, "reload", timeout=timeout)

@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     replace(process_file(master, sandbox), lambda: text, master, sandbox, origin=arguments.file)
     supervisor = client.find(master)
     if supervisor is None:
-        print(f"lithos: no supervisor runs with {master}; the file counts when one starts", file=sys.stderr)
+        client.say_that_none_runs(master)
         return 0
     supervisor.roll_out(sandbox, "reload", timeout=arguments.timeout, retry=sandbox)
     return 0

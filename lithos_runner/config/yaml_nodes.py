@@ -78,8 +78,9 @@ def _syntax_error(file: str, text: str, error: Exception) -> Error:
         return Error(*Place(file), "", f"is not YAML: {str(error).splitlines()[0]}")
     lines = text.splitlines()
     line = lines[mark.line] if mark.line < len(lines) else ""
-    hint = _HINTS.get(line[mark.column : mark.column + 1], "")
     context = getattr(error, "context", None)
+    in_tag = context == "while scanning a tag"
+    hint = "put a space behind the tag" if in_tag else _HINTS.get(line[mark.column : mark.column + 1], "")
     parts = [f"{context}: " if context else "", str(getattr(error, "problem", error)), hint and f" ({hint})"]
     return Error(file, mark.line + 1, mark.column + 1, "", f"is not YAML: {''.join(parts)}")
 

@@ -112,6 +112,16 @@ def test_what_lithos_run_runs_is_scaled_until_it_ends(real_host: RealHost) -> No
     running.stop()
 
 
+def test_without_a_supervisor_the_file_says_it_to_the_next(real_tree: RealTree) -> None:
+    real_tree.sandbox("shop")
+    real_tree.sleeper("v1")
+    file = real_tree.file("processes/shop.yaml", WRITTEN)
+    done = real_tree.command("scale", "shop/web", "3")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == f"lithos: no supervisor runs with {real_tree.master_file}; the file counts when one starts\n"
+    assert file.read_text() == WRITTEN.replace("instances: 2", "instances: 3")
+
+
 def test_an_instance_that_fails_once_is_waited_for(real_tree: RealTree) -> None:
     """The supervisor starts it again, so the scaling comes to its end."""
     real_tree.sandbox("shop")

@@ -29,6 +29,7 @@ def refusal(text: str, loader: Loader) -> str:
         ("a: @{b}", "1:4", "(a value that begins with '@' needs quotes)"),
         ("a:\n\tb: c", "2:1", "(indent with spaces, not with tabs)"),
         ("a: *b", "1:4", "undefined alias"),
+        ("a: {b: !Tmpfs}", "1:14", "(put a space behind the tag)"),
         ("a: !x!y z", "1:4", "undefined tag handle"),
         ("%YAML 3.0\n---\na: b", "1:1", "incompatible YAML document"),
     ],
