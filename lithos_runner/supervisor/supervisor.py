@@ -61,13 +61,14 @@ def run(request: loader.Request, options: Options) -> None:
     try:
         if not options.once:
             request = request._replace(notes=loader.take_notes())
-        desired = loader.load(request)
-        host = options.host or desired.host
-        if host is None or (options.once and desired.faults):
+        handover = upgrade.take()
+        desired = _first(request, options, handover)
+        host = handover.host or options.host or desired.host
+        if host is None:
             raise Refusal("\n".join(desired.faults))
         with ExitStack() as stack:
             try:
-                supervisor = Supervisor(request, host, options, stack)
+                supervisor = Supervisor(request, host, options, handover, stack)
                 supervisor.start(desired)
                 supervisor.serve()
             except BaseException:
@@ -83,6 +84,23 @@ def run(request: loader.Request, options: Options) -> None:
         raise Failure(supervisor.fatal)
 
 
+def _first(request: loader.Request, options: Options, handover: upgrade.Handover) -> Desired:
+    """Read the configuration to begin with. Raises Refusal and OSError, but not where somebody runs already."""
+    try:
+        desired = loader.load(request)
+        if options.once and desired.faults:
+            raise Refusal("\n".join(desired.faults))
+    except (Refusal, OSError) as error:
+        if handover.host is None:
+            raise
+        return _unreadable(str(error))
+    return desired
+
+
+def _unreadable(why: str) -> Desired:
+    return Desired([], {}, why.splitlines(), frozenset({EVERYTHING}))
+
+
 def _may_leave_instances(runtime: str) -> bool:
     try:
         return next(store.instance_files(runtime), None) is not None
@@ -93,13 +111,15 @@ def _may_leave_instances(runtime: str) -> bool:
 class Supervisor:
     """Owns everything that instances share; ``stack`` takes it down in the opposite order."""
 
-    def __init__(self, request: loader.Request, host: Host, options: Options, stack: ExitStack) -> None:
+    def __init__(
+        self, request: loader.Request, host: Host, options: Options, handover: upgrade.Handover, stack: ExitStack
+    ) -> None:
         self.fatal = ""
         self._request = request
         self._host = host
         self._options = options
         self._notify = take_address()
-        self._handover = upgrade.take()
+        self._handover = handover
         self._started = time.time()
         self._stopping = False
         self._services: dict[str, Service] = {}
@@ -270,7 +290,7 @@ class Supervisor:
         sockets = tuple(upgrade.Held(*held) for held in self._listeners.held())
         try:
             ear = upgrade.Ear(self._means.notify_address, self._notifications.descriptor)
-            upgrade.replace(upgrade.Handover(self._lock, sockets, ear), self._notify)
+            upgrade.replace(upgrade.Handover(self._lock, sockets, ear, self._host), self._notify)
         except OSError as error:
             say(f"cannot execute {sys.executable}: {error.strerror}; going on as before", ERROR)
             notify(self._notify, "READY=1")
@@ -305,7 +325,7 @@ class Supervisor:
         try:
             self._reader = loader.Reader(self._request)
         except OSError as error:
-            self._read_all(Desired([], {}, [f"cannot read {self._request.file}: {error}"], frozenset({EVERYTHING})))
+            self._read_all(_unreadable(f"cannot read {self._request.file}: {error}"))
             return
         self._loop.watch(self._reader.descriptor, READABLE, self._readable)
 
@@ -321,7 +341,7 @@ class Supervisor:
         except loader.Unchanged:
             pass
         except Refusal as refusal:
-            desired = Desired([], {}, [str(refusal)], frozenset({EVERYTHING}))
+            desired = _unreadable(str(refusal))
         self._read_all(desired)
 
     def _stop_reading(self, reader: loader.Reader) -> None:
