@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from real_host import LITHOS, until
+from real_host import LITHOS, PATIENCE, until
 from real_tree import EXITS, HANGS, SERVER, Load, RunningTree, real_tree
 
 if TYPE_CHECKING:
@@ -221,6 +221,35 @@ def test_a_second_switch_supersedes_the_first(real_tree: RealTree) -> None:
     assert "lithos: cannot ask the supervisor at " in said
     real_tree.processes("shop", {"web": real_tree.entry("v2", 2)})
     real_tree.tree().until_serving().stop()
+
+
+@pytest.mark.parametrize("upgraded", [False, True], ids=["killed", "upgraded"])
+@pytest.mark.parametrize("good", [False, True], ids=["bad", "good"])
+def test_it_waits_for_the_supervisor_that_goes_on_with_the_roll_out(
+    real_tree: RealTree, good: bool, upgraded: bool
+) -> None:
+    port = real_tree.port()
+    running = shop(real_tree, port)
+    real_tree.image("hangs", HANGS, port=port, readiness_timeout=3)
+    new = real_tree.processes(
+        "shop", {"web": real_tree.entry("v2" if good else "hangs", 2, upgrade={"soak": 2})}, "new"
+    )
+    with Load(port) as load:
+        waiting = switching(real_tree, new)
+        if upgraded:
+            running.send(signal.SIGUSR2)
+        else:
+            running.kill()
+            running = real_tree.tree()
+        _, said = waiting.communicate(timeout=PATIENCE)
+        last = said.splitlines()[-1]
+        if good:
+            assert (waiting.returncode, last) == (0, "shop/web: settled, 2/2 ready")
+        else:
+            assert waiting.returncode == 1
+            assert last.startswith("lithos: shop/web was rolled back: shop/web.2 was not ready after 3 s: ")
+    assert load.failures == []
+    running.stop()
 
 
 def test_without_a_supervisor_the_file_counts_for_the_next_one(real_tree: RealTree) -> None:
