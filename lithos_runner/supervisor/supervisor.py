@@ -408,8 +408,14 @@ class Supervisor:
             return ""
         limit = desired.sandboxes[group.sandbox].get("memory.max")
         others = [each for each in desired.groups if each.sandbox == group.sandbox and each.name != group.name]
-        demands = [_demand(each) for each in others]
-        return shortage(int(limit) if limit else None, _demand(service.goal), _demand(group), demands)
+        beside = [self._beside(each) for each in others]
+        return shortage(int(limit) if limit else None, _demand(service.goal), _demand(group), beside)
+
+    def _beside(self, group: Group) -> Demand:
+        """Return what a group may use while another one is rolled out: with its surge if it is rolled out, too."""
+        service, demand = self._services.get(group.name), _demand(group)
+        rolls = service is not None and service.stable is not None and service.stable.spec != group.spec
+        return demand if rolls else demand._replace(surge=0)
 
     def _add(self, group: Group) -> None:
         end_leftovers(self._means, group.sandbox, group.process)

@@ -223,6 +223,34 @@ def test_a_second_switch_supersedes_the_first(real_tree: RealTree) -> None:
     real_tree.tree().until_serving().stop()
 
 
+def test_without_room_for_old_and_new_nothing_is_begun(real_tree: RealTree) -> None:
+    """The sandbox has room for five instances: four, and one more beside them."""
+    real_tree.sandbox("shop", memory_limit="500Mi")
+    for version in ("v1", "v2"):
+        real_tree.sleeper(version, memory_limit="100Mi")
+
+    def switch(web: str, jobs: str, **upgrade: int) -> subprocess.CompletedProcess[str]:
+        entries = {"web": real_tree.entry(web, 2, upgrade=upgrade), "jobs": real_tree.entry(jobs, 2)}
+        return real_tree.command("switch", "shop", str(real_tree.processes("shop", entries, "new.yaml")))
+
+    assert switch("v1", "v1").returncode == 0
+    running = real_tree.tree().until_serving()
+    before = running.pids()
+    needed = "a roll-out has up to {} instances of 100Mi at a time, but the sandbox's memory-limit is 500Mi"
+    done = switch("v2", "v1", **{"max-surge": 2})
+    assert done.returncode == 1
+    assert f"shop/web was rolled back: {needed.format(4)} and 200Mi of it are other processes'" in done.stderr
+    # Each alone would fit, but not both at the same time.
+    done = switch("v2", "v2")
+    assert done.returncode == 1
+    for name in ("web", "jobs"):
+        assert f"shop/{name} was rolled back: {needed.format(3)} and 300Mi of it are other processes'" in done.stderr
+    assert running.pids() == before
+    assert switch("v2", "v1").returncode == 0
+    assert switch("v2", "v2").returncode == 0
+    running.stop()
+
+
 @pytest.mark.parametrize("upgraded", [False, True], ids=["killed", "upgraded"])
 @pytest.mark.parametrize("good", [False, True], ids=["bad", "good"])
 def test_it_waits_for_the_supervisor_that_goes_on_with_the_roll_out(
