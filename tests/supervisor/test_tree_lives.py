@@ -174,6 +174,17 @@ signal.pause()
     running.stop()
 
 
+def test_a_watchdog_that_the_configuration_asks_for(real_tree: RealTree) -> None:
+    """As systemd's WatchdogSec=: the variable tells the application, and sd_watchdog_enabled(3) finds it."""
+    program = f"{SAYS}say('READY=1')\nsignal.pause()"
+    environ = {"VERSION": "web", "WATCHDOG_USEC": "1000000"}
+    services(real_tree, web={"program": program, "readiness": "notify", "environ": environ, "restart_timeout": 0.1})
+    running = real_tree.tree()
+    for _life in range(2):
+        assert "it has not said WATCHDOG=1 for 1 s" in running.until_said("shop/web.0 was killed: ")
+    running.stop()
+
+
 # Feeds its watchdog in its main loop, which ends with the stop signal; then it finishes the one request that it has.
 FINISHES = f"""{SAYS}
 say("WATCHDOG_USEC=500000\\nREADY=1")
