@@ -18,6 +18,11 @@ from . import CommandError
 _ANSWER_TIMEOUT = 30.0  # seconds; a supervisor answers within milliseconds, unless the host is in trouble
 _POLL = 0.1  # seconds between two looks at a roll-out
 _TIMEOUT = 60.0  # seconds; time for another start with the usual readiness-timeout, 30, and what goes before it
+_AWAY = 10.0  # seconds without a supervisor in which another one may go on: the unit starts it again after one
+
+
+class Away(CommandError):
+    """No supervisor is there to answer."""
 
 
 class Client(NamedTuple):
@@ -36,14 +41,27 @@ class Client(NamedTuple):
                 text = b"".join(iter(lambda: connection.recv(1 << 16), b""))
         except PermissionError as error:
             raise CommandError(f"cannot ask the supervisor at {path}: {error.strerror}; try it as root") from error
+        except (ConnectionError, FileNotFoundError) as error:
+            raise Away(f"cannot ask the supervisor at {path}: {error.strerror}") from error
         except OSError as error:
             raise CommandError(f"cannot ask the supervisor at {path}: {error.strerror or error}") from error
         if not text:
-            raise CommandError(f"the supervisor at {path} closed the connection without an answer; try it as root")
+            raise Away(f"the supervisor at {path} closed the connection without an answer; try it as root")
         answer: dict[str, Any] = json.loads(text)
         if "error" in answer:
             raise CommandError(answer["error"])
         return answer
+
+    def _status(self) -> dict[str, Any]:
+        """Ask how far all is: the supervisor, or the next one if it replaces its program or is started again."""
+        patience = time.monotonic() + _AWAY
+        while True:
+            try:
+                return self.ask("status")
+            except Away:
+                if time.monotonic() >= patience:
+                    raise
+            time.sleep(_POLL)
 
     def roll_out(self, target: str, command: str, *, timeout: float | None, **arguments: Any) -> None:
         """Ask for a change of ``target`` (`sandbox` or `sandbox/process`) and see how it ends.
@@ -56,7 +74,7 @@ class Client(NamedTuple):
         if timeout is None:
             return
         progress = _Progress()
-        while not change.is_over(status := self.ask("status"), loads, time.monotonic() - timeout):
+        while not change.is_over(status := self._status(), loads, time.monotonic() - timeout):
             progress.show(change.services(status))
             time.sleep(_POLL)
         progress.show(change.services(status))

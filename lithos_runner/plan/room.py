@@ -19,7 +19,8 @@ class Demand(NamedTuple):
 def shortage(limit: int | None, old: Demand, new: Demand, others: Collection[Demand]) -> str:
     """Say why a sandbox with ``limit`` bytes cannot hold a roll-out from ``old`` to ``new``; "" when it can.
 
-    Where an instance has no limit nothing can be said beforehand; the sandbox's own limit holds all the same.
+    ``others`` have a surge if they are rolled out at the same time. Where an instance has no limit nothing can be
+    said beforehand; the sandbox's own limit holds all the same.
     """
     memory = [demand.memory for demand in (old, new, *others)]
     known = [each for each in memory if each is not None]
@@ -27,7 +28,7 @@ def shortage(limit: int | None, old: Demand, new: Demand, others: Collection[Dem
         return ""
     count = new.instances + new.surge
     needed = count * max(known[:2])
-    taken = sum(other.instances * each for other, each in zip(others, known[2:], strict=True))
+    taken = sum((other.instances + other.surge) * each for other, each in zip(others, known[2:], strict=True))
     if needed + taken <= limit:
         return ""
     elsewhere = f" and {_size(taken)} of it are other processes'" if taken else ""

@@ -136,14 +136,16 @@ def decode(text: str) -> Desired:
         sandboxes=fields["sandboxes"],
         faults=fields["faults"],
         broken=frozenset(fields["broken"]),
-        host=host and _host(host),
+        host=host and host_of(host),
         remarks=tuple(fields["remarks"]),
     )
 
 
-def _host(fields: dict[str, Any]) -> Host:
+def host_of(fields: dict[str, Any]) -> Host:
+    """Return the host that was made JSON of as a dictionary."""
     logs = fields["logs"]
-    return Host(**{**fields, "controllers": tuple(fields["controllers"]), "logs": logs and decode_logs(logs)})
+    known = {**fields, "controllers": tuple(fields["controllers"]), "logs": logs and decode_logs(logs)}
+    return _make(Host, known)
 
 
 def plain_group(group: Group) -> dict[str, Any]:

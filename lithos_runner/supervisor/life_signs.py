@@ -38,7 +38,9 @@ class LifeSigns:
     ) -> None:
         """``tell`` takes events, ``kill`` a sentence why the instance has to end at once; ``pids`` are its own."""
         self.status = ""  # its own words
-        self.watchdog: float | None = None  # seconds that it may be silent, if it has asked for that
+        # Seconds that it may be silent, if it was told so, or asks for that itself.
+        self._told = notifications.seconds(dict(group.launch.environ), "WATCHDOG_USEC") or None
+        self.watchdog = self._told
         self.remark = ""  # how it was found to be ready, if that is worth a sentence
         self._group = group
         self._slot = slot
@@ -72,7 +74,7 @@ class LifeSigns:
         else:
             self._loop.deadline((self, "drain"), None, self._drain)
         if not state.alive:
-            self.watchdog, self.status, self._missed = None, "", False
+            self.watchdog, self.status, self._missed = self._told, "", False
         self._feeds = state in _FEEDS
         self._wind_up()
 

@@ -27,6 +27,7 @@ from .logs import Stream
 from .loop import PRIORITY, READABLE, Loop
 from .messages import ERROR, WARN, say
 
+_STREAMS = ("stdout", "stderr")
 _TRY_AGAIN = 1.0  # seconds; for what fails only when the host has no descriptor or memory to spare
 
 
@@ -114,7 +115,7 @@ class Supervised:
     def _open_streams(self, *, keep: bool = False) -> None:
         """Open what is not open yet; ``keep`` the pipes that an earlier life speaks into. Raises OSError."""
         means, directory = self._means, os.path.join(self._means.log_directory, self.group.sandbox)
-        for kind in ("stdout", "stderr")[len(self._streams) :]:
+        for kind in _STREAMS[len(self._streams) :]:
             leaf = f"{self.group.process}.{self.index}.{kind}"
             fifo = os.path.join(means.fifo_directory, f"{self.group.sandbox}:{leaf}")
             path = os.path.join(directory, leaf)
@@ -375,8 +376,7 @@ class Supervised:
         now = time.time()
         ran = now - (self._started or now)  # also of an earlier supervisor's
         ending = self._ending.sentence(own_limit=self._own_limit) if self._ending else "ended"
-        line = self._streams[1].file.last_line() if len(self._streams) > 1 else ""
-        last_line = f"; its last line on stderr: {line}" if line else ""
+        last_line = self._last_line()
         served = self.machine.state is State.READY
         if served and self._ending and self._ending.code in self.group.normal_exit_codes:
             self.on(Event.FINISH)
@@ -385,6 +385,12 @@ class Supervised:
         self._fail(f"{self._overdue_sentence or f'{self.name} {ending} after {ran:.1f} s'}{last_line}")
         self.on(Event.EXIT)
         say(f"{self.reason}{self._what_next()}", WARN)
+
+    def _last_line(self) -> str:
+        """Quote the last line that it printed in this life, of stderr where there is one; "" when it printed none."""
+        lines = [stream.file.last_line() for stream in self._streams]
+        named = zip(reversed(_STREAMS[: len(lines)]), reversed(lines), strict=True)
+        return next((f"; its last line on {name}: {line}" for name, line in named if line), "")
 
     def _what_next(self) -> str:
         machine = self.machine

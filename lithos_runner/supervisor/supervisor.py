@@ -62,13 +62,14 @@ def run(request: loader.Request, options: Options) -> None:
     try:
         if not options.once:
             request = request._replace(notes=loader.take_notes())
-        desired = loader.load(request)
-        host = options.host or desired.host
-        if host is None or (options.once and desired.faults):
+        handover = upgrade.take()
+        desired = _first(request, options, handover)
+        host = handover.host or options.host or desired.host
+        if host is None:
             raise Refusal("\n".join(desired.faults))
         with ExitStack() as stack:
             try:
-                supervisor = Supervisor(request, host, options, stack)
+                supervisor = Supervisor(request, host, options, handover, stack)
                 supervisor.start(desired)
                 supervisor.serve()
             except BaseException:
@@ -84,6 +85,23 @@ def run(request: loader.Request, options: Options) -> None:
         raise Failure(supervisor.fatal)
 
 
+def _first(request: loader.Request, options: Options, handover: upgrade.Handover) -> Desired:
+    """Read the configuration to begin with. Raises Refusal and OSError, but not where somebody runs already."""
+    try:
+        desired = loader.load(request)
+        if options.once and desired.faults:
+            raise Refusal("\n".join(desired.faults))
+    except (Refusal, OSError) as error:
+        if handover.host is None:
+            raise
+        return _unreadable(str(error))
+    return desired
+
+
+def _unreadable(why: str) -> Desired:
+    return Desired([], {}, why.splitlines(), frozenset({EVERYTHING}))
+
+
 def _may_leave_instances(runtime: str) -> bool:
     try:
         return next(store.instance_files(runtime), None) is not None
@@ -94,13 +112,15 @@ def _may_leave_instances(runtime: str) -> bool:
 class Supervisor:
     """Owns everything that instances share; ``stack`` takes it down in the opposite order."""
 
-    def __init__(self, request: loader.Request, host: Host, options: Options, stack: ExitStack) -> None:
+    def __init__(
+        self, request: loader.Request, host: Host, options: Options, handover: upgrade.Handover, stack: ExitStack
+    ) -> None:
         self.fatal = ""
         self._request = request
         self._host = host
         self._options = options
         self._notify = take_address()
-        self._handover = upgrade.take()
+        self._handover = handover
         self._started = time.time()
         self._stopping = False
         self._services: dict[str, Service] = {}
@@ -273,7 +293,7 @@ class Supervisor:
         sockets = tuple(upgrade.Held(*held) for held in self._listeners.held())
         try:
             said = upgrade.NotifySocket(self._means.notify_address, self._notifications.descriptor)
-            upgrade.replace(upgrade.Handover(self._lock, sockets, self._claims.held, said), self._notify)
+            upgrade.replace(upgrade.Handover(self._lock, sockets, self._claims.held, said, self._host), self._notify)
         except OSError as error:
             say(f"cannot execute {sys.executable}: {error.strerror}; going on as before", ERROR)
             notify(self._notify, "READY=1")
@@ -308,7 +328,7 @@ class Supervisor:
         try:
             self._reader = loader.Reader(self._request)
         except OSError as error:
-            self._read_all(Desired([], {}, [f"cannot read {self._request.file}: {error}"], frozenset({EVERYTHING})))
+            self._read_all(_unreadable(f"cannot read {self._request.file}: {error}"))
             return
         self._loop.watch(self._reader.descriptor, READABLE, self._readable)
 
@@ -324,7 +344,7 @@ class Supervisor:
         except loader.Unchanged:
             pass
         except Refusal as refusal:
-            desired = Desired([], {}, [str(refusal)], frozenset({EVERYTHING}))
+            desired = _unreadable(str(refusal))
         self._read_all(desired)
 
     def _stop_reading(self, reader: loader.Reader) -> None:
@@ -391,8 +411,14 @@ class Supervisor:
             return ""
         limit = desired.sandboxes[group.sandbox].get("memory.max")
         others = [each for each in desired.groups if each.sandbox == group.sandbox and each.name != group.name]
-        demands = [_demand(each) for each in others]
-        return shortage(int(limit) if limit else None, _demand(service.goal), _demand(group), demands)
+        beside = [self._beside(each) for each in others]
+        return shortage(int(limit) if limit else None, _demand(service.goal), _demand(group), beside)
+
+    def _beside(self, group: Group) -> Demand:
+        """Return what a group may use while another one is rolled out: with its surge if it is rolled out, too."""
+        service, demand = self._services.get(group.name), _demand(group)
+        rolls = service is not None and service.stable is not None and service.stable.spec != group.spec
+        return demand if rolls else demand._replace(surge=0)
 
     def _add(self, group: Group) -> None:
         end_leftovers(self._means, group.sandbox, group.process)

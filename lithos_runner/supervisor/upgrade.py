@@ -1,8 +1,8 @@
 """A supervisor that replaces itself by a newer version of its program: the same pid, and so the same children.
 
-What is in its state files the new program reads as after a crash (``adoption``); descriptors that nobody else may have
-are handed over: the locks, the socket of what instances say, with what nobody has read yet, and every listening
-socket, also those whose instances are just not alive.
+What is in its state files the new program reads as after a crash (``adoption``). What nobody else may have is handed
+over: the locks, the socket of what instances say, with what nobody has read yet, and every listening socket, also those
+whose instances are just not alive; and where all that is, which a master file cannot change while somebody is there.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple, NoReturn
 
-from .desired import Port
+from .desired import Host, Port, host_of
 
-VARIABLE = "LITHOS_HANDED_OVER"
+VARIABLE = "LITHOS_HANDED_OVER"  # the number of a descriptor: a string of the environment has at most 128 KiB
 
 
 class Held(NamedTuple):
@@ -42,6 +42,7 @@ class Handover(NamedTuple):
     sockets: tuple[Held, ...] = ()
     claims: Mapping[str, int] = {}  # see ``Claims.held``
     notify_socket: NotifySocket | None = None
+    host: Host | None = None
 
 
 def try_out() -> int:
@@ -53,7 +54,7 @@ def try_out() -> int:
 
 def replace(handover: Handover, notify_socket: str | None) -> NoReturn:
     """Become the program that is installed now, with the arguments of this one. Raises OSError when that fails."""
-    document = _write(_encode(handover))
+    document = os.memfd_create("lithos-handover")
     environ = {**os.environ, VARIABLE: str(document)}
     if notify_socket:
         environ["NOTIFY_SOCKET"] = notify_socket
@@ -61,6 +62,7 @@ def replace(handover: Handover, notify_socket: str | None) -> NoReturn:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     descriptors = [document, *_descriptors(handover)]
     try:
+        _write(document, _encode(handover))
         for descriptor in descriptors:
             os.set_inheritable(descriptor, True)
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)  # noqa: S606 - that is the point
@@ -74,22 +76,21 @@ def replace(handover: Handover, notify_socket: str | None) -> NoReturn:
 def take() -> Handover:
     """Return what an earlier program of this process has left to us, if any."""
     document = os.environ.pop(VARIABLE, "")
-    if not document:
-        return Handover()
-    with open(int(document)) as file:
-        handover = _decode(file.read())
+    handover = _decode(_read(int(document))) if document else Handover()
     for descriptor in _descriptors(handover):
         fcntl.fcntl(descriptor, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
     return handover
 
 
-def _write(text: str) -> int:
-    """Return a file in memory; a variable of the environment has 128 KiB (execve(2)), 500 sockets."""
-    document = os.memfd_create("handover")
-    with open(document, "w", closefd=False) as file:
+def _write(descriptor: int, text: str) -> None:
+    with open(descriptor, "w", encoding="utf-8", closefd=False) as file:
         file.write(text)
-    os.lseek(document, 0, os.SEEK_SET)
-    return document
+
+
+def _read(descriptor: int) -> str:
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    with open(descriptor, encoding="utf-8") as file:
+        return file.read()
 
 
 def _descriptors(handover: Handover) -> list[int]:
@@ -101,14 +102,21 @@ def _descriptors(handover: Handover) -> list[int]:
 def _encode(handover: Handover) -> str:
     sockets = [{"port": held.port._asdict(), "slot": held.slot, "fd": held.descriptor} for held in handover.sockets]
     alone = {"lock": handover.lock, "notify_socket": handover.notify_socket}
-    return json.dumps({**alone, "sockets": sockets, "claims": handover.claims})
+    host = handover.host and handover.host._asdict()
+    return json.dumps({**alone, "sockets": sockets, "claims": handover.claims, "host": host})
 
 
 def _decode(text: str) -> Handover:
     document: dict[str, Any] = json.loads(text)
     sockets = (Held(_port(each["port"]), each["slot"], each["fd"]) for each in document["sockets"])
-    said = document.get("notify_socket")  # older programs hand none over
-    return Handover(document["lock"], tuple(sockets), document.get("claims", {}), said and NotifySocket(*said))
+    said, host = document["notify_socket"], document["host"]
+    return Handover(
+        document["lock"],
+        tuple(sockets),
+        document["claims"],
+        said and NotifySocket(*said),
+        host and host_of(host),
+    )
 
 
 def _port(fields: dict[str, Any]) -> Port:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from clients import Load
-from real_host import LITHOS, until
+from real_host import LITHOS, PATIENCE, until
 from real_tree import EXITS, HANGS, SERVER, RunningTree, real_tree
 
 if TYPE_CHECKING:
@@ -235,6 +235,63 @@ def test_a_second_switch_supersedes_the_first(real_tree: RealTree) -> None:
     assert "lithos: cannot ask the supervisor at " in said
     real_tree.processes("shop", {"web": real_tree.entry("v2", 2)})
     real_tree.tree().until_serving().stop()
+
+
+def test_without_room_for_old_and_new_nothing_is_begun(real_tree: RealTree) -> None:
+    """The sandbox has room for five instances: four, and one more beside them."""
+    real_tree.sandbox("shop", memory_limit="500Mi")
+    for version in ("v1", "v2"):
+        real_tree.sleeper(version, memory_limit="100Mi")
+
+    def switch(web: str, jobs: str, **upgrade: int) -> subprocess.CompletedProcess[str]:
+        entries = {"web": real_tree.entry(web, 2, upgrade=upgrade), "jobs": real_tree.entry(jobs, 2)}
+        return real_tree.command("switch", "shop", str(real_tree.processes("shop", entries, "new.yaml")))
+
+    assert switch("v1", "v1").returncode == 0
+    running = real_tree.tree().until_serving()
+    before = running.pids()
+    needed = "a roll-out has up to {} instances of 100Mi at a time, but the sandbox's memory-limit is 500Mi"
+    done = switch("v2", "v1", **{"max-surge": 2})
+    assert done.returncode == 1
+    assert f"shop/web was rolled back: {needed.format(4)} and 200Mi of it are other processes'" in done.stderr
+    # Each alone would fit, but not both at the same time.
+    done = switch("v2", "v2")
+    assert done.returncode == 1
+    for name in ("web", "jobs"):
+        assert f"shop/{name} was rolled back: {needed.format(3)} and 300Mi of it are other processes'" in done.stderr
+    assert running.pids() == before
+    assert switch("v2", "v1").returncode == 0
+    assert switch("v2", "v2").returncode == 0
+    running.stop()
+
+
+@pytest.mark.parametrize("upgraded", [False, True], ids=["killed", "upgraded"])
+@pytest.mark.parametrize("good", [False, True], ids=["bad", "good"])
+def test_it_waits_for_the_supervisor_that_goes_on_with_the_roll_out(
+    real_tree: RealTree, good: bool, upgraded: bool
+) -> None:
+    port = real_tree.port()
+    running = shop(real_tree, port)
+    real_tree.image("hangs", HANGS, port=port, readiness_timeout=3)
+    new = real_tree.processes(
+        "shop", {"web": real_tree.entry("v2" if good else "hangs", 2, upgrade={"soak": 2})}, "new"
+    )
+    with Load(port) as load:
+        waiting = switching(real_tree, new)
+        if upgraded:
+            running.send(signal.SIGUSR2)
+        else:
+            running.kill()
+            running = real_tree.tree()
+        _, said = waiting.communicate(timeout=PATIENCE)
+        last = said.splitlines()[-1]
+        if good:
+            assert (waiting.returncode, last) == (0, "shop/web: settled, 2/2 ready")
+        else:
+            assert waiting.returncode == 1
+            assert last.startswith("lithos: shop/web was rolled back: shop/web.2 was not ready after 3 s: ")
+    assert load.failures == []
+    running.stop()
 
 
 def test_without_a_supervisor_the_file_counts_for_the_next_one(real_tree: RealTree) -> None:

@@ -22,12 +22,13 @@ from contextlib import ExitStack
 from lithos_runner.supervisor.desired import Host
 from lithos_runner.supervisor.loader import Request, load
 from lithos_runner.supervisor.supervisor import Options, Supervisor
+from lithos_runner.supervisor.upgrade import Handover
 file, runtime, logs = sys.argv[1:]
 request = Request(file=file, name="many")
 host = Host(runtime, runtime + "/root", logs, "lithos.slice", ())
 desired = load(request)
 with ExitStack() as stack:
-    supervisor = Supervisor(request, host, Options(file, "available", once=True), stack)
+    supervisor = Supervisor(request, host, Options(file, "available", once=True), Handover(), stack)
     supervisor.start(desired)
     (service,) = supervisor._services.values()
     counts = [len(service.instances)]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from clients import Line, Load
+from open_listeners import free_port
 from real_host import PATIENCE, SERVER, request, until
 
 if TYPE_CHECKING:
@@ -115,6 +116,39 @@ def status_of(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
+def test_so_many_sockets_that_no_variable_can_name_them(real_host: RealHost) -> None:
+    """A single string of the environment has at most 128 KiB, see execve(2)."""
+    ports = {str(free_port()): {"fd": 0, "host": "127.0.0.1", "name": 255 * "n"} for _ in range(300)}
+    for fd, entry in enumerate(ports.values(), 3):
+        entry["fd"] = fd
+    running = real_host.start(
+        real_host.container(executable="/bin/sleep", arguments=["1000"], tcp_ports=ports, readiness="alive")
+    )
+    running.until_said("1 instance(s) listening on ")
+    before = lives(running)
+    running.send(signal.SIGUSR2)
+    running.until_said("adopted 1 instance(s)")
+    running.until_said("1 instance(s) listening on ")
+    assert lives(running) == before
+    running.stop()
+
+
+def test_a_file_that_is_wrong_by_then_is_not_taken_in(real_host: RealHost) -> None:
+    port = real_host.port()
+    file = real_host.program(SERVER, port=port)
+    running = real_host.start(file)
+    running.until_started()
+    before = lives(running)
+    file.write_text("executable: [")
+    running.send(signal.SIGUSR2)
+    running.until_said("adopted 1 instance(s)")
+    running.until_said("not taken in: ")
+    running.until_state("ready")
+    assert lives(running) == before
+    assert request(port)
+    running.stop()
+
+
 def test_a_program_that_cannot_be_loaded_changes_nothing(real_host: RealHost) -> None:
     path = real_host.directory / "installed"
     running = real_host.start(
@@ -144,10 +178,13 @@ def test_the_command_waits_until_it_has_happened(real_host: RealHost) -> None:
 _HANDS_OVER = """
 import os
 from lithos_runner.supervisor import upgrade
-from lithos_runner.supervisor.desired import Port
+from lithos_runner.supervisor.desired import Host, Port
+from lithos_runner.supervisor.messages import Log, Logs
 port = Port("tcp", 3, "tcp-80", "127.0.0.1", 80, reuse_port=True)
 sockets = (upgrade.Held(port, "run/web.0", 1), upgrade.Held(port, "", 1))
-given = upgrade.Handover(1, 1000 * sockets, {"shop": 1}, upgrade.NotifySocket("@lithos", 1))
+logs = Logs("daemon", Log("lithos", "warn"), {"shop": Log("lithos-shop", "info")})
+host = Host("/run/lithos", "/run/lithos/mnt", "/var/log", "lithos.slice", ("memory", "pids"), logs)
+given = upgrade.Handover(1, 1000 * sockets, {"shop": 1}, upgrade.NotifySocket("@lithos", 1), host)
 if upgrade.VARIABLE in os.environ:
     files = len(os.listdir("/proc/self/fd"))
     print(upgrade.take() == given, len(os.listdir("/proc/self/fd")) - files, os.get_inheritable(1))

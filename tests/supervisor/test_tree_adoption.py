@@ -413,6 +413,29 @@ gate.accept()
     second.stop()
 
 
+@pytest.mark.parametrize("change", ["broken", "runtime_dir", "cgroup_name"])
+def test_a_new_program_goes_on_in_the_directories_of_the_old(real_tree: RealTree, change: str) -> None:
+    """What a master file says of the supervisor itself holds from start to end, and it may be wrong by then."""
+    port = shop(real_tree)
+    running = real_tree.tree().until_serving()
+    before = running.pids()
+    elsewhere = {"runtime_dir": str(real_tree.runtime / "other"), "cgroup_name": "other.slice"}
+    with Load(port) as load:
+        if change == "broken":
+            real_tree.file("master.yaml", "a: [")
+        else:
+            real_tree.master(**{change: elsewhere[change]})
+        running.send(signal.SIGUSR2)
+        running.until_said("adopted 3 instance(s)")
+        running.until_serving()
+        assert running.pids() == before
+        assert_in_order(real_tree, running)
+        assert bool(running.faults()) == (change == "broken")
+        assert load.answers
+    assert load.failures == []
+    running.stop()
+
+
 def test_an_exception_leaves_what_a_kill_leaves(real_tree: RealTree) -> None:
     """A fault of our own: the next supervisor adopts, nobody else notices."""
     port = shop(real_tree)

@@ -101,7 +101,7 @@ def test_who_does_not_get_ready_is_killed_with_the_reason(real_tree: RealTree) -
         silent={"program": f"{SAYS}print('not yet', flush=True)\n{HANGS}", "readiness": "notify", **short},
         listens={"program": HANGS, "port": port, **short},
         page={
-            "program": "import socket\n" + HTTP.replace("> 2", "> 9999"),
+            "program": "print('no more seats', flush=True)\n" + HTTP.replace("> 2", "> 9999"),
             "port": page,
             "readiness": "!Http {}",
             **short,
@@ -112,7 +112,8 @@ def test_who_does_not_get_ready_is_killed_with_the_reason(real_tree: RealTree) -
     reasons = {
         "silent": f"shop/silent.0 was not ready after 1 s: it has not said READY=1{last}",
         "listens": f"shop/listens.0 was not ready after 1 s: no thread waits on port {port}{last}",
-        "page": f"shop/page.0 was not ready after 1 s: GET / from 127.0.0.1:{page} was answered with status 503",
+        "page": f"shop/page.0 was not ready after 1 s: GET / from 127.0.0.1:{page} was answered with status 503"
+        "; its last line on stdout: no more seats",
     }
     until(lambda: running.control.exists() and {*running.states().values()} == {"backoff"}, "all have been killed")
     found = running.services()
@@ -170,6 +171,17 @@ signal.pause()
     knock(port)
     assert "it has not said WATCHDOG=1 for 1 s" in running.until_said("shop/fed.0 was killed: ")
     assert running.pids()["shop/fed.0"] != before
+    running.stop()
+
+
+def test_a_watchdog_that_the_configuration_asks_for(real_tree: RealTree) -> None:
+    """As systemd's WatchdogSec=: the variable tells the application, and sd_watchdog_enabled(3) finds it."""
+    program = f"{SAYS}say('READY=1')\nsignal.pause()"
+    environ = {"VERSION": "web", "WATCHDOG_USEC": "1000000"}
+    services(real_tree, web={"program": program, "readiness": "notify", "environ": environ, "restart_timeout": 0.1})
+    running = real_tree.tree()
+    for _life in range(2):
+        assert "it has not said WATCHDOG=1 for 1 s" in running.until_said("shop/web.0 was killed: ")
     running.stop()
 
 
