@@ -62,14 +62,15 @@ class Course(NamedTuple, Generic[_C]):
     wanted: _C
     goal: _C
     stable: _C | None = None
-    generation: int = 1
+    generation: int = 1  # counts what was asked for
+    began: int = 1  # the generation with which the present roll-out began
     rejected: int = 0  # the last generation that was rolled back, or not even tried
     reason: str = ""  # why it was
     retired: bool = False  # the configuration has no such group any more
 
     # What is asked for.
 
-    def desire(self, wanted: _C, seen: Sequence[Seen]) -> Course[_C]:
+    def desire(self, wanted: _C, seen: Sequence[Seen]) -> tuple[Course[_C], Versions]:
         """Take in what the configuration says now."""
         course = self._replace(wanted=wanted, retired=False)
         scaled = wanted.instances != self.wanted.instances
@@ -79,10 +80,12 @@ class Course(NamedTuple, Generic[_C]):
             if self.stable is None and self._serves_everywhere(seen):
                 # It had no time to prove itself, but a version that fails must not replace it.
                 course = course._replace(stable=self.goal)
-            return course._aim(wanted)
+            elif self.stable is not None and _configured(self.stable.spec) == wanted.spec:
+                return course._replace(stable=wanted)._aim(wanted), self._stable_as(wanted, seen)
+            return course._aim(wanted), {}
         if wanted.spec == self.goal.spec:
-            return course._replace(goal=wanted)
-        return course._replace(goal=self.goal.with_instances(wanted.instances)) if scaled else course
+            return course._replace(goal=wanted), {}
+        return course._replace(goal=self.goal.with_instances(wanted.instances)) if scaled else course, {}
 
     def reject(self, wanted: _C, reason: str) -> Course[_C]:
         """Do not even try what the configuration says now, as it cannot end well."""
@@ -107,7 +110,8 @@ class Course(NamedTuple, Generic[_C]):
         versions = {slot.index: past.spec for slot in replaced if not rolling or slot.version == self.goal.spec}
         keeps = not rolling and (self.stable is not None or self._serves_everywhere(seen))
         course = self._replace(stable=past) if keeps else self
-        return course._aim(self.goal, self.reason), versions
+        course = course._aim(self.goal, self.reason)
+        return course if rolling else course._replace(began=course.generation), versions
 
     def retire(self) -> Course[_C]:
         """Come to an end."""
@@ -121,12 +125,10 @@ class Course(NamedTuple, Generic[_C]):
         reason = "" if stable is None or stable.spec == self.goal.spec or self.retired else self._failure(seen)
         if stable is None or not reason:
             return self, {}
-        course = self._replace(reason=reason, rejected=self.generation)
-        if self._restarts:  # what runs is what it was
-            return course._replace(stable=self.goal), {
-                one.slot.index: self.goal.spec for one in seen if one.slot.version == stable.spec
-            }
-        return course._replace(goal=stable.with_instances(self.wanted.instances)), {}
+        former = stable.under(_configured(stable.spec)).with_instances(self.wanted.instances)
+        goal = self.goal if self._restarts else former  # with what instances have taken over while they run
+        course = self._replace(goal=goal, stable=goal, reason=reason, rejected=self.generation)
+        return course, self._stable_as(goal, seen)
 
     def settle(self) -> Course[_C]:
         """Take the goal, which has been reached, for the stable version."""
@@ -163,18 +165,25 @@ class Course(NamedTuple, Generic[_C]):
         if self.stable is None:
             return self._failure(seen)
         # What a roll-out has started is not stuck when it fails, but rolled back.
-        tried = self.generation if self.stable.spec != self.goal.spec else None
-        here = (one for one in self._of_the_goal(seen) if one.generation != tried)
+        tried = self.stable.spec != self.goal.spec
+        here = (one for one in self._of_the_goal(seen) if not (tried and one.generation >= self.began))
         return next((one.reason for one in here if one.slot.state in (State.BACKOFF, State.FAILED)), "")
 
     def _aim(self, goal: _C, reason: str = "") -> Course[_C]:
-        return self._replace(goal=goal, reason=reason, generation=self.generation + 1)
+        generation = self.generation + 1
+        began = self.began if goal.spec == self.goal.spec else generation
+        return self._replace(goal=goal, reason=reason, generation=generation, began=began)
 
     @property
     def _restarts(self) -> bool:
         """Whether what runs and what shall run are of one configuration."""
+        return self.stable is not None and _configured(self.stable.spec) == _configured(self.goal.spec)
+
+    def _stable_as(self, configuration: _C, seen: Sequence[Seen]) -> Versions:
+        """Let what runs of the stable version be of this one: it is the same, whatever restart it was before."""
+        versions = {one.slot.index: one.slot.version for one in seen}
         stable = self.stable.spec if self.stable else ""
-        return stable.partition(_RESTARTED)[0] == self.goal.spec.partition(_RESTARTED)[0]
+        return {index: configuration.spec for index, version in versions.items() if version == stable}
 
     def _serves_everywhere(self, seen: Sequence[Seen]) -> bool:
         """Whether the goal's version is ready in every place, proven or not."""
@@ -184,8 +193,13 @@ class Course(NamedTuple, Generic[_C]):
     def _failure(self, seen: Sequence[Seen]) -> str:
         """Why an instance that this roll-out has started has failed; "" when none has."""
         # Not those that ran before it: `restart NAME.N` leaves instances of the same version as they are.
-        failed = (one for one in self._of_the_goal(seen) if one.generation == self.generation and one.failures)
+        failed = (one for one in self._of_the_goal(seen) if one.generation >= self.began and one.failures)
         return next((one.reason for one in failed), "")
 
     def _of_the_goal(self, seen: Sequence[Seen]) -> Iterator[Seen]:
         return (one for one in seen if one.slot.version == self.goal.spec)
+
+
+def _configured(version: str) -> str:
+    """Return the version that is configured where this one runs."""
+    return version.partition(_RESTARTED)[0]

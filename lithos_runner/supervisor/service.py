@@ -39,6 +39,7 @@ class Service:
             group_of(record["goal"]),
             group_of(record["stable"]) if record["stable"] else None,
             record["generation"],
+            record["began"],
             record["rejected"],
             record["reason"],
         )
@@ -85,6 +86,7 @@ class Service:
             "goal": plain_group(course.goal),
             "stable": plain_group(course.stable) if course.stable else None,
             "generation": course.generation,
+            "began": course.began,
             "rejected": course.rejected,
             "reason": course.reason,
         }
@@ -113,7 +115,7 @@ class Service:
 
     def desire(self, group: Group) -> None:
         """Take in what the configuration says now."""
-        self._take(self._course.desire(group, self._seen()))
+        self._take(*self._course.desire(group, self._seen()))
         for instance in self.instances.values():
             if instance.version == group.spec:
                 instance.adjust(group)
