@@ -82,6 +82,14 @@ class Group(NamedTuple):
         """`sandbox/process`."""
         return f"{self.sandbox}/{self.process}"
 
+    def with_instances(self, instances: int) -> Group:
+        """Return the same group of so many instances."""
+        return self._replace(instances=instances)
+
+    def under(self, spec: str) -> Group:
+        """Return the same group, as another version in the eyes of roll-outs."""
+        return self._replace(spec=spec)
+
 
 class Host(NamedTuple):
     """What a master file says about the supervisor itself; it holds from start to end."""

@@ -1,9 +1,4 @@
-"""A process group in the real world: carries out what ``plan.rollout`` decides, and remembers what has served.
-
-``wanted`` is what the configuration asks for. ``goal`` is what is worked towards: the same, or ``stable``, the last
-version that has served on all instances, when the wanted one has failed its roll-out. A rejected version is not tried
-again until its configuration changes or somebody asks for it.
-"""
+"""A process group in the real world: carries out what ``plan`` decides, and remembers what a successor has to know."""
 
 from __future__ import annotations
 
@@ -12,15 +7,15 @@ from collections.abc import Callable, Collection
 from typing import Any, Self
 
 from ..plan import rollout
+from ..plan.course import Course, Seen, Versions
 from ..plan.instance import Event, State
-from ..plan.rollout import Goal, Kind, Slot
+from ..plan.rollout import Kind, Slot
 from .adoption import Survivor, take_descriptor
 from .desired import Group, Port, group_of, plain_group
 from .listeners import ListenFailed
 from .messages import ERROR, WARN, say
 from .supervised import Means, Supervised
 
-_RESTARTED = "~"  # in a version: what runs while new instances of the same configuration are to replace it
 STARTS = 32  # of a group in one turn of the loop, 3 ms each: nobody else is served meanwhile
 
 
@@ -29,25 +24,25 @@ class Service:
 
     def __init__(self, group: Group, means: Means, changed: Callable[[Service], None]) -> None:
         """Nothing runs before ``advance``; ``changed`` is called when instances have ended or been given up."""
-        self.wanted = self.goal = group
-        self.stable: Group | None = None
         self.instances: dict[int, Supervised] = {}
-        self.generation = 1
-        self.rejected = 0  # the last generation that was rolled back, or not even tried
-        self.reason = ""  # why it was
+        self._course = Course(group, group)
         self._means = means
         self._changed = changed
-        self._retired = False
         self._remark = ""  # the last one that was said: one for all instances is enough
 
     @classmethod
     def restore(cls, record: dict[str, Any], means: Means, changed: Callable[[Service], None]) -> Self:
         """Make the service that an earlier supervisor had, without its instances; see ``_remember``."""
         service = cls(group_of(record["wanted"]), means, changed)
-        service.goal = group_of(record["goal"])
-        service.stable = group_of(record["stable"]) if record["stable"] else None
-        service.generation, service.rejected = record["generation"], record["rejected"]
-        service.reason = record["reason"]
+        service._course = Course(
+            service.wanted,
+            group_of(record["goal"]),
+            group_of(record["stable"]) if record["stable"] else None,
+            record["generation"],
+            record["began"],
+            record["rejected"],
+            record["reason"],
+        )
         return service
 
     def begin(self) -> None:
@@ -75,8 +70,9 @@ class Service:
         self.instances[index] = Supervised(group, index, generation, self._means, self._instance_changed, survivor)
 
     def _group_of(self, survivor: Survivor) -> Group:
-        known = {group.spec: group for group in (self.wanted, self.goal, self.stable) if group is not None}
-        return known.get(survivor.record["version"], self.wanted)
+        course = self._course
+        known = {group.spec: group for group in (course.wanted, course.goal, course.stable) if group is not None}
+        return known.get(survivor.record["version"], course.wanted)
 
     def resume(self) -> None:
         """Go on where an earlier supervisor stood."""
@@ -84,13 +80,15 @@ class Service:
 
     def _remember(self) -> None:
         """Write down what a successor has to know."""
+        course = self._course
         record = {
-            "wanted": plain_group(self.wanted),
-            "goal": plain_group(self.goal),
-            "stable": plain_group(self.stable) if self.stable else None,
-            "generation": self.generation,
-            "rejected": self.rejected,
-            "reason": self.reason,
+            "wanted": plain_group(course.wanted),
+            "goal": plain_group(course.goal),
+            "stable": plain_group(course.stable) if course.stable else None,
+            "generation": course.generation,
+            "began": course.began,
+            "rejected": course.rejected,
+            "reason": course.reason,
         }
         try:
             self._means.state.write_service(self.name, record)
@@ -103,96 +101,59 @@ class Service:
         return self.wanted.name
 
     @property
-    def phase(self) -> str:
-        """How far it has come: rolling, settled, rolling back, rolled back, failing (it may get there), or given up."""
-        settled = rollout.settled(self._goal(), self._slots())
-        if not settled and self._trouble():
-            given_up = any(one.machine.state is State.FAILED for one in self._of_the_goal())
-            return "given up" if given_up else "failing"
-        if self.rejected == self.generation:
-            return "rolled back" if settled else "rolling back"
-        return "settled" if settled else "rolling"
+    def wanted(self) -> Group:
+        """What the configuration asks for."""
+        return self._course.wanted
+
+    @property
+    def goal(self) -> Group:
+        """What is worked towards."""
+        goal = self._course.goal
+        return goal.with_instances(0) if self._course.retired else goal
 
     # What is asked for.
 
     def desire(self, group: Group) -> None:
         """Take in what the configuration says now."""
-        before, self.wanted = self.wanted, group
-        self._retired = False
-        if group.instances != before.instances:
-            self.rejected = 0  # the last roll-out was, this change is not
-        if group.spec != before.spec:
-            if self.stable is None and self._serves_everywhere():
-                self.stable = self.goal  # it had no time to prove itself, but a version that fails must not replace it
-            self._aim(group)
-        elif self.goal.spec == group.spec:
-            self.goal = group
-        elif group.instances != before.instances:
-            self.goal = self.goal._replace(instances=group.instances)
+        self._take(*self._course.desire(group, self._seen()))
         for instance in self.instances.values():
             if instance.version == group.spec:
                 instance.adjust(group)
-        self._remember()
-        self._soon()
-
-    def _serves_everywhere(self) -> bool:
-        """Whether the goal's version is ready in every place, proven or not."""
-        places = [self.instances.get(index) for index in range(self.goal.instances)]
-        return bool(places) and all(
-            one and one.version == self.goal.spec and one.machine.state is State.READY for one in places
-        )
 
     def reject(self, group: Group, reason: str) -> None:
         """Do not even try what the configuration says now, as it cannot end well; go on as before."""
-        self.wanted, self.reason = group, reason
-        self.generation += 1
-        self.rejected = self.generation
+        self._take(self._course.reject(group, reason))
         say(f"{self.name}: not rolled out: {reason}", ERROR)
-        self._remember()
 
     def retry(self) -> None:
         """Take a version that was rolled back or rejected for a new one when the configuration is read again."""
-        self.wanted = self.goal
-        if self.rejected == self.generation:
-            self.generation, self.reason = self.generation + 1, ""
+        self._take(self._course.retry())
 
     def restart(self, indices: Collection[int]) -> None:
-        """Replace instances by new ones of the same configuration, as in a roll-out.
-
-        While another configuration is being rolled out those of the one before are not touched: it has them replaced,
-        or they are what it comes back to.
-        """
-        # What runs is another version from now on: should the new ones fail, it stays.
-        past = self.goal._replace(spec=f"{self.goal.spec}{_RESTARTED}{self.generation}")
-        rolling = self.stable is not None and not _of_one_configuration(self.stable, self.goal)
-        if not rolling and (self.stable is not None or self._serves_everywhere()):
-            self.stable = past
-        for instance in (self.instances[index] for index in indices):
-            if not rolling or instance.version == self.goal.spec:
-                instance.count_as(past.spec)
-        self._aim(self.goal, self.reason)
-        self._soon()
+        """Replace instances by new ones of the same configuration, as in a roll-out."""
+        self._take(*self._course.restart(indices, self._seen()))
 
     def retire(self) -> None:
         """End all instances: the configuration has no such process any more."""
-        self._retired = True
-        self.goal = self.goal._replace(instances=0)
-        self._soon()
+        self._take(self._course.retire())
 
     def stop(self, *, again: bool) -> None:
         """End all instances; ``again``: kill those that have not ended yet."""
-        self._retired = True
-        self.goal = self.goal._replace(instances=0)
+        self._course = self._course.retire()
         for instance in list(self.instances.values()):
             if again:
                 instance.hurry()
             else:
                 instance.leave()
 
-    def _aim(self, group: Group, reason: str = "") -> None:
-        self.goal, self.reason = group, reason
-        self.generation += 1
-        self._remember()
+    def _take(self, course: Course[Group], versions: Versions | None = None) -> None:
+        """Follow another course from now on."""
+        for index, version in (versions or {}).items():
+            self.instances[index].count_as(version)
+        if course != self._course:
+            self._course = course
+            self._remember()
+            self._soon()
 
     # What happens.
 
@@ -210,35 +171,30 @@ class Service:
         """Do what may be done now."""
         ended = self._let_go()
         self._roll_back_if_it_fails()
-        slots = self._slots()
-        goal = self._goal()
-        steps = rollout.steps(goal, slots)
+        slots = [one.slot for one in self._seen()]
+        target = self._course.target
+        steps = rollout.steps(target, slots)
         for index in [step.index for step in steps if step.kind is Kind.STOP]:
             self.instances[index].leave()
         for index in [step.index for step in steps if step.kind is Kind.START][:STARTS]:
             self._start(index)
-        if rollout.settled(goal, slots):
+        if rollout.settled(target, slots):
             self._settle()
         if ended or any(slot.state is State.FAILED for slot in slots):
             self._changed(self)
         self._wait_for_soak()
 
-    def _goal(self) -> Goal:
-        goal, stable = self.goal, self.stable
-        return Goal(
-            instances=goal.instances,
-            version=goal.spec,
-            fallback=stable.spec if stable else None,
-            trusted=stable is not None and stable.spec == goal.spec,
-            upgrade=goal.upgrade,
-        )
+    def _seen(self) -> list[Seen]:
+        return [
+            Seen(self._slot(index, one), one.generation, one.failures, one.reason)
+            for index, one in self.instances.items()
+        ]
 
-    def _slots(self) -> list[Slot]:
-        soak = self.goal.upgrade.soak
-        return [Slot(index, one.version, one.machine.state, one.proven(soak)) for index, one in self.instances.items()]
+    def _slot(self, index: int, instance: Supervised) -> Slot:
+        return Slot(index, instance.version, instance.machine.state, instance.proven(self.goal.upgrade.soak))
 
     def _start(self, index: int) -> None:
-        instance = Supervised(self.goal, index, self.generation, self._means, self._instance_changed)
+        instance = Supervised(self.goal, index, self._course.generation, self._means, self._instance_changed)
         self.instances[index] = instance
         instance.on(Event.START)
 
@@ -250,49 +206,18 @@ class Service:
         return bool(ended)
 
     def _roll_back_if_it_fails(self) -> None:
-        goal, stable = self.goal, self.stable
-        if stable is None or stable.spec == goal.spec or self._retired:
-            return
-        reason = self._failure()
-        if not reason:
-            return
-        self.reason, self.rejected = reason, self.generation
-        if _of_one_configuration(stable, goal):  # a restart: what runs is what it was
-            say(f"{self.name}: not restarted: {reason}", ERROR)
-            self.stable = goal
-            for instance in self.instances.values():
-                if instance.version == stable.spec:
-                    instance.count_as(goal.spec)
-        else:
-            say(f"{self.name}: rolled back to the version before: {reason}", ERROR)
-            self.goal = stable._replace(instances=self.wanted.instances)
-        self._remember()
-
-    def _failure(self) -> str:
-        """Why an instance that this roll-out has started has failed; "" when none has."""
-        # Not those that ran before it: `restart NAME.N` leaves instances of the same version as they are.
-        failed = (one for one in self._of_the_goal() if one.generation == self.generation and one.failures)
-        return next((one.reason for one in failed), "")
-
-    def _trouble(self) -> str:
-        """Why it does not get where it should; "" when it is on its way."""
-        if self.stable is None:
-            return self._failure()
-        # What a roll-out has started is not stuck when it fails, but rolled back, see `advance`.
-        tried = self.generation if self.stable.spec != self.goal.spec else None
-        here = (one for one in self._of_the_goal() if one.generation != tried)
-        return next((one.reason for one in here if one.machine.state in (State.BACKOFF, State.FAILED)), "")
-
-    def _of_the_goal(self) -> list[Supervised]:
-        return [one for one in self.instances.values() if one.version == self.goal.spec]
+        before = self._course
+        course, versions = before.roll_back(self._seen())
+        if course is not before:
+            how = "not restarted" if course.goal is before.goal else "rolled back to the version before"
+            say(f"{self.name}: {how}: {course.reason}", ERROR)
+            self._take(course, versions)
 
     def _settle(self) -> None:
-        if self.stable is self.goal or not self.goal.instances:  # what runs nowhere has not shown that it serves
-            return
-        if self.stable is not None and self.stable.spec != self.goal.spec:
-            say(f"{self.name}: the new version serves on {self.goal.instances} instance(s)")
-        self.stable = self.goal
-        self._remember()
+        before, course = self._course.stable, self._course.settle()
+        if before is not None and before.spec != course.goal.spec and course is not self._course:
+            say(f"{self.name}: the new version serves on {course.goal.instances} instance(s)")
+        self._take(course)
 
     def _wait_for_soak(self) -> None:
         """Come back when the next instance has proven itself."""
@@ -303,13 +228,13 @@ class Service:
 
     def groups(self) -> list[Group]:
         """Return the configurations that anything wanted or alive comes from."""
-        wanted = [] if self._retired else [self.wanted, self.goal]
+        wanted = [] if self._course.retired else [self._course.wanted, self._course.goal]
         return [*wanted, *(one.group for one in self.instances.values())]
 
     @property
     def ended(self) -> bool:
         """Whether nothing of it lives and nothing is to be started."""
-        return self._retired and not any(one.machine.state.alive for one in self.instances.values())
+        return self._course.retired and not any(one.machine.state.alive for one in self.instances.values())
 
     def close(self) -> None:
         """Let go of everything; the instances must have ended."""
@@ -324,15 +249,12 @@ class Service:
 
     def snapshot(self) -> dict[str, Any]:
         """Return how far it is, for those who wait for it."""
+        seen = self._seen()
         return {
             "name": self.name,
-            "phase": self.phase,
-            "reason": self.reason or self._trouble(),
-            "generation": self.generation,
+            "phase": self._course.phase(seen),
+            "reason": self._course.reason or self._course.trouble(seen),
+            "generation": self._course.generation,
             "instances": self.goal.instances,
-            "ready": sum(one.machine.state is State.READY for one in self.instances.values()),
+            "ready": sum(one.slot.state is State.READY for one in seen),
         }
-
-
-def _of_one_configuration(one: Group, other: Group) -> bool:
-    return one.spec.partition(_RESTARTED)[0] == other.spec.partition(_RESTARTED)[0]

@@ -11,11 +11,13 @@ from itertools import count
 from typing import ClassVar, NamedTuple
 
 import pytest
+from configuration import Configuration
 from hypothesis import seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from rollout_bounds import COUNTED, GOING, check
 
+from lithos_runner.plan.course import Course, Seen, Versions
 from lithos_runner.plan.instance import Action, Event, Instance, Policy, State
 from lithos_runner.plan.rollout import Goal, Kind, Slot, Step, Upgrade, settled, steps
 
@@ -84,8 +86,11 @@ def service(program: Program) -> Iterator[float]:
 class Life:
     """One index of the group: an instance and what lives there."""
 
-    def __init__(self, index: int, version: str, policy: Policy) -> None:
-        self.index, self.version = index, version
+    def __init__(self, index: int, spec: str, generation: int, policy: Policy) -> None:
+        self.index, self.generation = index, generation
+        self.spec = self.version = spec  # what it runs, and what it counts as
+        self.program = Program()
+        self.failures = 0
         self.machine = Instance(policy)
         self.due: list[tuple[float, Event]] = []  # what will happen to its process
 
@@ -114,9 +119,10 @@ class World(RuleBasedStateMachine):
         self.policy = Policy(drain_timeout=10.0, readiness_timeout=30.0, alive_after=None, warm_up=warm_up)
         self.programs = {"v0": program._replace(behaviour=Behaviour.GOOD) if ready else program}
         self.lives: dict[int, Life] = {}
-        self.served: str | None = None  # the version that was settled last
+        self.served: set[str] = set()  # versions that have been everywhere and ready
         self.dies_after: int | None = None  # steps that the supervisor still carries out
-        self.goal = Goal(instances, "v0", upgrade=Upgrade(*upgrade, warm_up, soak))
+        configuration = Configuration("v0", instances, Upgrade(*upgrade, warm_up, soak))
+        self.course = Course(configuration, configuration)
         self.reconcile()
         if ready:
             self.pass_time(60.0)
@@ -126,46 +132,88 @@ class World(RuleBasedStateMachine):
 
     @property
     def settled(self) -> bool:
-        return settled(self.goal, self.slots())
+        return settled(self.course.target, self.slots())
 
     def slots(self) -> list[Slot]:
-        return [Slot(life.index, life.version, life.machine.state, self.proven(life)) for life in self.lives.values()]
+        return [one.slot for one in self.look()]
+
+    def look(self) -> list[Seen]:
+        return [
+            Seen(
+                Slot(life.index, life.version, life.machine.state, self.proven(life)),
+                life.generation,
+                life.failures,
+                f"{life.index} failed" if life.failures else "",
+            )
+            for life in self.lives.values()
+        ]
+
+    def take(self, course: Course[Configuration], versions: Versions) -> None:
+        """Follow another course, as the supervisor does."""
+        assert course.generation >= self.course.generation
+        for index, version in versions.items():
+            self.lives[index].version = version
+        self.course = course
+        self.reconcile()
 
     def proven(self, life: Life) -> bool:
-        served = life.machine.served
-        return life.machine.state is State.READY and served is not None and self.now >= served + self.goal.upgrade.soak
+        served, soak = life.machine.served, self.course.goal.upgrade.soak
+        return life.machine.state is State.READY and served is not None and self.now >= served + soak
 
     def reconcile(self) -> None:
         """Do what may be done until that is nothing."""
         for _ in range(10 * (len(SUPPORTED) + 2)):
-            goal, before = self.goal, self.slots()
-            answer = steps(goal, before)
+            self.roll_back()
+            target, before = self.course.target, self.slots()
+            answer = steps(target, before)
             if not answer:
                 break
-            check(goal, before, answer)
-            assert steps(goal, before[::-1]) == answer, "it depends on the order"
-            self.carry_out(goal, answer)
+            check(target, before, answer)
+            assert steps(target, before[::-1]) == answer, "it depends on the order"
+            self.carry_out(target, answer)
         else:
             pytest.fail("the group does not come to rest")
-        if self.goal.instances and settled(self.goal, before):
-            assert not answer
-            self.served, self.goal = self.goal.version, self.goal._replace(fallback=None, trusted=True)
+        self.note_who_serves()
+        if settled(target, before):
+            self.course = self.course.settle()
+        self.check_course()
 
-    def carry_out(self, goal: Goal, answer: list[Step]) -> None:
+    def roll_back(self) -> None:
+        former = self.course
+        self.course, versions = former.roll_back(self.look())
+        for index, version in versions.items():
+            self.lives[index].version = version
+        if self.course is not former:
+            self.seen["restart undone" if self.course.goal is former.goal else "rolled back"] += 1
+            assert former.stable
+            assert self.course.goal.spec == spec_of(former.stable.spec)
+
+    def note_who_serves(self) -> None:
+        places = range(self.course.target.instances)
+        ready = [(life.spec, life.index) for life in self.lives.values() if life.machine.state is State.READY]
+        self.served |= {spec for spec, _ in ready if places and {(spec, place) for place in places} <= {*ready}}
+
+    def check_course(self) -> None:
+        course, seen = self.course, self.look()
+        if course.stable is not None:
+            assert spec_of(course.stable.spec) in self.served, "what is come back to has never served"
+        if (phase := course.phase(seen)) in ("failing", "rolling back", "rolled back"):
+            assert course.reason or course.trouble(seen), phase
+
+    def carry_out(self, target: Goal, answer: list[Step]) -> None:
+        course = self.course
         for step in answer:
             if self.dies_after == 0:
                 return self.adopt()
             if self.dies_after is not None:
                 self.dies_after -= 1
             if step.kind is Kind.START:
-                self.lives[step.index] = Life(step.index, goal.version, self.policy)
+                self.lives[step.index] = Life(step.index, course.goal.spec, course.generation, self.policy)
                 self.tell(self.lives[step.index], Event.START)
             else:
                 self.tell(self.lives[step.index], Event.DRAIN)
-            if self.goal is not goal:  # a start failed at once: the rest of the answer is for a goal of the past
-                return None
         if {step.index for step in answer} <= self.lives.keys():
-            assert steps(goal, self.slots()) == [], "asked again, it wants more"
+            assert steps(target, self.slots()) == [], "asked again, it wants more"
         return None
 
     def tell(self, life: Life, event: Event) -> None:
@@ -176,19 +224,14 @@ class World(RuleBasedStateMachine):
             del self.lives[life.index]
         overdue = event is Event.TIMEOUT and life.machine.state is State.KILLING
         if before not in GOING and (overdue or event in (Event.EXIT, Event.UNUSABLE)):
-            self.failed(life.version)
-
-    def failed(self, version: str) -> None:
-        if version == self.goal.version and self.goal.fallback is not None:
-            self.seen["rolled back"] += 1
-            self.goal = self.goal._replace(version=self.goal.fallback, fallback=None, trusted=True)
+            life.failures += 1
 
     def adopt(self) -> None:
         """Another supervisor finds the goal on disk and what lives; it knows neither failures nor for how long."""
         self.seen["adopted"] += 1
         self.dies_after = None
         for life in list(self.lives.values()):
-            former, life.machine = life.machine, Instance(self.policy)
+            former, life.machine, life.failures = life.machine, Instance(self.policy), 0
             if not former.state.alive:
                 del self.lives[life.index]
                 continue
@@ -202,8 +245,10 @@ class World(RuleBasedStateMachine):
     # What lives.
 
     def act(self, life: Life, action: Action) -> None:
-        program = self.programs[life.version]
         assert action is not Action.COMPLAIN
+        if action is Action.SPAWN:
+            life.program = self.programs[life.spec]
+        program = life.program
         if action is Action.SPAWN:
             if program.behaviour is Behaviour.NOT_SPAWNED:
                 return self.tell(life, Event.UNUSABLE)
@@ -235,7 +280,7 @@ class World(RuleBasedStateMachine):
     def soaking(self) -> Iterator[float]:
         for life in self.lives.values():
             if life.machine.state is State.READY and life.machine.served is not None and not self.proven(life):
-                yield life.machine.served + self.goal.upgrade.soak
+                yield life.machine.served + self.course.goal.upgrade.soak
 
     def let_happen(self, life: Life) -> None:
         deadline = life.machine.deadline
@@ -251,29 +296,57 @@ class World(RuleBasedStateMachine):
 
     # What people and fate do.
 
-    def aim(self, version: str) -> None:
-        """Make a version the goal, as a reload does."""
-        if version != self.goal.version:
-            self.seen["superseded" if self.goal.fallback else "upgraded"] += 1
-            trusted = version == self.served
-            self.goal = self.goal._replace(version=version, fallback=None if trusted else self.served, trusted=trusted)
-            self.reconcile()
+    def desire(self, wanted: Configuration, *, retry: bool = False) -> None:
+        """Reload, with ``retry`` as `lithos switch` does it."""
+        former = self.course.retry() if retry else self.course
+        course, versions = former.desire(wanted, self.look())
+        if wanted.spec == former.wanted.spec:
+            assert course.goal.spec == former.goal.spec, "what has failed is tried again, though nobody asked for it"
+        else:
+            assert course.goal is wanted
+            self.seen["superseded" if course.target.fallback else "upgraded"] += 1
+        self.take(course, versions)
 
     @rule(program=PROGRAMS)
     def upgrade(self, program: Program) -> None:
         version = f"v{len(self.programs)}"
         self.programs[version] = program
-        self.aim(version)
+        self.desire(self.course.wanted.under(version))
 
-    @precondition(lambda self: len(self.programs) > 1)
-    @rule(place=st.sampled_from(range(3)))
-    def go_back(self, place: int) -> None:
-        self.aim(f"v{place % len(self.programs)}")
+    @rule(place=st.sampled_from(range(3)), retry=st.booleans())
+    def go_back(self, place: int, retry: bool) -> None:
+        versions = [*self.programs]
+        self.desire(self.course.wanted.under(versions[place % len(versions)]), retry=retry)
 
     @rule(instances=st.sampled_from(SUPPORTED))
     def scale(self, instances: int) -> None:
-        self.goal = self.goal._replace(instances=instances)
-        self.reconcile()
+        self.desire(self.course.wanted.with_instances(instances))
+
+    @rule(places=st.sets(st.sampled_from(SUPPORTED)))
+    def restart(self, places: set[int]) -> None:
+        if places := places & self.lives.keys():
+            self.seen["restarted"] += 1
+            self.take(*self.course.restart(places, self.look()))
+
+    @rule(program=PROGRAMS)
+    def spoil(self, program: Program) -> None:
+        """What the instances need is not what it was: those that are started from now on go another way."""
+        self.programs[self.course.goal.spec] = program
+
+    @rule(spec=st.sampled_from(["v0", "large"]))
+    def reject(self, spec: str) -> None:
+        """There is no memory for both versions."""
+        self.programs.setdefault(spec, Program())
+        if spec != self.course.wanted.spec:
+            self.take(self.course.reject(self.course.wanted.under(spec), "no memory"), {})
+
+    @rule()
+    def remove_and_put_back(self) -> None:
+        wanted = self.course.wanted
+        self.take(self.course.retire(), {})
+        self.let_things_happen(1)
+        self.desire(wanted)
+        assert self.course.target.instances == wanted.instances
 
     @rule(place=st.sampled_from(SUPPORTED))
     def kill_9(self, place: int) -> None:
@@ -310,30 +383,41 @@ class World(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Left alone, a bad version is rolled back; as soon as the goal's version is good, the group settles."""
-        fallback = self.goal.fallback
-        if fallback and self.is_hopeless() and self.programs[fallback].behaviour is Behaviour.GOOD:
-            self.settle(fallback)
+        fallback = self.course.target.fallback
+        if fallback and self.is_hopeless() and self.programs[spec_of(fallback)].behaviour is Behaviour.GOOD:
+            self.settle(spec_of(fallback))
             self.seen["ended with the old version"] += 1
-        self.mend(self.goal.version)
-        self.settle(self.goal.version)
+        self.mend()
+        self.settle(self.course.goal.spec)
         self.seen["histories"] += 1
 
     def is_hopeless(self) -> bool:
         """Whether the goal's version is started and can never prove itself; without a soak every READY does."""
-        behaviour = self.programs[self.goal.version].behaviour
-        return self.goal.instances > 0 and self.goal.upgrade.soak > 0 and behaviour in HOPELESS
+        goal = self.course.target
+        programs = [life.program for life in self.lives.values() if life.spec == goal.version]
+        behaviours = {program.behaviour for program in (*programs, self.programs[goal.version])}
+        return goal.instances > 0 and goal.upgrade.soak > 0 and behaviours <= HOPELESS
 
-    def mend(self, version: str) -> None:
-        self.programs[version] = self.programs[version]._replace(behaviour=Behaviour.GOOD)
+    def mend(self) -> None:
+        """Make everything good."""
+        self.programs = {spec: program._replace(behaviour=Behaviour.GOOD) for spec, program in self.programs.items()}
         for life in self.lives.values():
-            if life.version == version and life.machine.state in COUNTED - {State.BACKOFF}:
+            life.program = self.programs[life.spec]
+            if life.machine.state in COUNTED - {State.BACKOFF, State.READY}:
                 life.due = [(self.now + SET_UP, Event.EXECUTED), (self.now + 2 * SET_UP, Event.READY)]
+            elif life.machine.state is State.READY:
+                life.due = []
 
     def settle(self, version: str) -> None:
         until = self.now + LONGEST
-        while not (self.goal.version == version and self.settled):
-            assert self.happen(until), f"{self.goal} is never reached from {self.slots()}"
-        assert steps(self.goal, self.slots()) == []
+        while not (self.course.goal.spec == version and self.settled):
+            assert self.happen(until), f"{self.course} is never reached from {self.slots()}"
+        assert steps(self.course.target, self.slots()) == []
+
+
+def spec_of(version: str) -> str:
+    """Return what an instance runs that counts as this version."""
+    return version.partition("~")[0]
 
 
 @pytest.mark.timeout(600)
@@ -343,5 +427,6 @@ def test_thousands_of_roll_outs() -> None:
     seeds = count()
     while World.seen["histories"] < HISTORIES:
         run_state_machine_as_test(seed(next(seeds))(World), settings=batch)
-    for rare in ("upgraded", "superseded", "adopted", "rolled back", "ended with the old version"):
-        assert World.seen[rare] > HISTORIES // 50, rare
+    changes = ("upgraded", "superseded", "adopted", "restarted")
+    for rare in (*changes, "rolled back", "restart undone", "ended with the old version"):
+        assert World.seen[rare] > HISTORIES // 200, rare
