@@ -111,6 +111,11 @@ class Service:
         goal = self._course.goal
         return goal.with_instances(0) if self._course.retired else goal
 
+    def replaces_for(self, group: Group) -> bool:
+        """Whether instances that serve are replaced if this is what the configuration asks for."""
+        stable = self._course.stable
+        return stable is not None and stable.spec != group.spec
+
     # What is asked for.
 
     def desire(self, group: Group) -> None:

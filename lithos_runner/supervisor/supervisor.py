@@ -417,8 +417,7 @@ class Supervisor:
     def _beside(self, group: Group) -> Demand:
         """Return what a group may use while another one is rolled out: with its surge if it is rolled out, too."""
         service, demand = self._services.get(group.name), _demand(group)
-        rolls = service is not None and service.stable is not None and service.stable.spec != group.spec
-        return demand if rolls else demand._replace(surge=0)
+        return demand if service is not None and service.replaces_for(group) else demand._replace(surge=0)
 
     def _add(self, group: Group) -> None:
         end_leftovers(self._means, group.sandbox, group.process)
