@@ -174,6 +174,7 @@ class Service:
 
     def advance(self) -> None:
         """Do what may be done now."""
+        now = time.monotonic()
         ended = self._let_go()
         self._roll_back_if_it_fails()
         slots = [one.slot for one in self._seen()]
@@ -187,7 +188,7 @@ class Service:
             self._settle()
         if ended or any(slot.state is State.FAILED for slot in slots):
             self._changed(self)
-        self._wait_for_soak()
+        self._wait_for_soak(now)
 
     def _seen(self) -> list[Seen]:
         return [
@@ -224,11 +225,11 @@ class Service:
             say(f"{self.name}: the new version serves on {course.goal.instances} instance(s)")
         self._take(course)
 
-    def _wait_for_soak(self) -> None:
-        """Come back when the next instance has proven itself."""
+    def _wait_for_soak(self, since: float) -> None:
+        """Come back when the next instance has proven itself, be it that it has since it was looked at."""
         soak = self.goal.upgrade.soak
         served = [one.machine.served for one in self.instances.values() if one.machine.state is State.READY]
-        ends = [at + soak for at in served if at is not None and at + soak > time.monotonic()]
+        ends = [at + soak for at in served if at is not None and at + soak > since]
         self._means.loop.deadline((self, "soak"), min(ends, default=None), self._soon)
 
     def groups(self) -> list[Group]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import socket
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from real_host import PATIENCE, request, until
@@ -294,4 +296,19 @@ def test_a_first_version_that_exits_is_tried_again_and_again(real_tree: RealTree
     assert pauses == sorted(pauses)
     assert len(pauses) >= 4
     assert running.services()["shop/bad"]["phase"] == "failing"
+    running.stop()
+
+
+def test_who_has_proven_itself_is_seen_to_however_busy_the_host_is(real_tree: RealTree) -> None:
+    """Who is adopted is so within milliseconds: the soak of most of them ends while one decision is made."""
+    port, running = real_tree.start_shop(4)
+    real_tree.image("v2", port=port)
+    real_tree.processes("shop", {"web": real_tree.entry("v2", 4, upgrade={"soak": 600})})
+    running.reload()
+    until(lambda: running.states().get("shop/web.4") == "ready", "the first of the new version is ready")
+    running.kill()
+    real_tree.processes("shop", {"web": real_tree.entry("v2", 4, upgrade={"soak": 1, "max-surge": 4})})
+    running = real_tree.tree(command=(sys.executable, str(Path(__file__).with_name("slow.py"))))
+    running.until_said("adopted 5 instance(s)")
+    running.until_phases("shop/web", phase="settled")
     running.stop()
