@@ -21,6 +21,8 @@ FILES_KEPT = 5  # rotated files beside the current one
 CHUNK = 64 << 10  # bytes a turn of the event loop: the default size of a pipe
 RATE = 16 << 20  # bytes a second and stream; above that the writer waits
 _TAIL = 4096  # bytes that are looked at for the last lines
+_LAST_LINES = 5  # as many as it takes from the panic of a Go program, or the exception of a Python one, to the end
+_LONGEST = 200  # characters of one of them
 
 
 class LogFile:
@@ -64,18 +66,22 @@ class LogFile:
         return last
 
     def mark(self) -> None:
-        """Begin a new life: ``last_line`` looks no further back than here."""
+        """Begin a new life: ``last_lines`` looks no further back than here."""
         self._mark = self._size
 
-    def last_line(self) -> str:
-        """Return the last line of this life that is not empty, for messages; "" when there is none."""
+    def last_lines(self) -> list[str]:
+        """Return the last lines of this life that are not empty, for messages: a few, and not more than fits there."""
         tail = os.pread(self._fd, _TAIL, max(self._mark, self._size - _TAIL))
-        lines = [line for line in tail.decode("utf-8", "replace").splitlines() if line.strip()]
-        return lines[-1].strip() if lines else ""
+        lines = [line.strip() for line in tail.decode("utf-8", "replace").splitlines()]
+        return [_shortened(line) for line in lines if line][-_LAST_LINES:]
 
     def close(self) -> None:
         """Close the file."""
         os.close(self._fd)
+
+
+def _shortened(line: str) -> str:
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"
 
 
 def _open(path: str) -> int:

@@ -376,21 +376,22 @@ class Supervised:
         now = time.time()
         ran = now - (self._started or now)  # also of an earlier supervisor's
         ending = self._ending.sentence(own_limit=self._own_limit) if self._ending else "ended"
-        last_line = self._last_line()
+        last_lines = self._last_lines()
         served = self.machine.state is State.READY
         if served and self._ending and self._ending.code in self.group.normal_exit_codes:
             self.on(Event.FINISH)
             say(f"{self.name} {ending} after {ran:.1f} s{self._what_next()}")
             return
-        self._fail(f"{self._overdue_sentence or f'{self.name} {ending} after {ran:.1f} s'}{last_line}")
+        self._fail(f"{self._overdue_sentence or f'{self.name} {ending} after {ran:.1f} s'}{last_lines}")
         self.on(Event.EXIT)
         say(f"{self.reason}{self._what_next()}", WARN)
 
-    def _last_line(self) -> str:
-        """Quote the last line that it printed in this life, of stderr where there is one; "" when it printed none."""
-        lines = [stream.file.last_line() for stream in self._streams]
-        named = zip(reversed(_STREAMS[: len(lines)]), reversed(lines), strict=True)
-        return next((f"; its last line on {name}: {line}" for name, line in named if line), "")
+    def _last_lines(self) -> str:
+        """Quote the last lines that it printed in this life, of stderr where there are any; "" when it printed none."""
+        printed = [stream.file.last_lines() for stream in self._streams]
+        named = zip(reversed(_STREAMS[: len(printed)]), reversed(printed), strict=True)
+        name, lines = next(((name, lines) for name, lines in named if lines), ("", []))
+        return f"; its last line{'s' * (len(lines) > 1)} on {name}: {' | '.join(lines)}" if lines else ""
 
     def _what_next(self) -> str:
         machine = self.machine

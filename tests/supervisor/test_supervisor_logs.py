@@ -108,17 +108,22 @@ def test_nobody_else_can_read_it(fed: Fed) -> None:
 
 def test_the_last_line_is_of_this_life(fed: Fed) -> None:
     fed.feed(b"of the first life\n")
-    assert fed.file.last_line() == "of the first life"
+    assert fed.file.last_lines() == ["of the first life"]
     fed.file.mark()
-    assert fed.file.last_line() == ""
+    assert fed.file.last_lines() == []
     fed.feed(b"\xff\x00 of the second\n\n  \n")
-    assert fed.file.last_line() == "\ufffd\x00 of the second"
+    assert fed.file.last_lines() == ["\ufffd\x00 of the second"]
+
+
+def test_the_last_lines_are_few_and_fit_into_a_sentence(fed: Fed) -> None:
+    fed.feed(b"".join(b"%d\n" % number for number in range(9)) + b"x" * 201 + b"\n")
+    assert fed.file.last_lines() == ["5", "6", "7", "8", "x" * 200 + "…"]
 
 
 def test_the_last_line_outlives_the_removal_of_its_file(fed: Fed) -> None:
     fed.feed(b"said\n")
     fed.path.unlink()
-    assert fed.file.last_line() == "said"
+    assert fed.file.last_lines() == ["said"]
 
 
 def test_without_a_next_file_nothing_is_renamed_and_the_file_stays_bounded(fed: Fed) -> None:
