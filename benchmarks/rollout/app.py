@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 START_UP = 0.4  # seconds that an application of some size takes until it serves
@@ -24,6 +25,8 @@ SLOW_START_UP = 3.0  # seconds
 GOES_WELL_FOR = 1.0  # seconds, until a version that fails late does so
 WORK = 0.01  # seconds per request
 LINGER = 2.0  # seconds that a connection without a request is kept after SIGTERM, for one that is under way
+TRICKS = 0.2  # seconds between two attempts to do harm
+FLOOD = 100 * (b"x" * 99 + b"\n")  # printed at a time: 50 KB/s
 MOST_EATEN = 512 << 20  # bytes: far above the limit, but no danger to a host that has not set one
 
 
@@ -54,6 +57,25 @@ def eats_memory() -> None:
     _later(_eat)
 
 
+def tricky() -> None:
+    """Serve well, and try meanwhile what may harm the supervisor or other instances."""
+    good()
+    threading.Thread(target=_play_tricks, daemon=True).start()
+
+
+def _play_tricks() -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as notify:
+        notify.connect(os.environ["NOTIFY_SOCKET"].replace("@", "\0", 1))
+        while True:
+            os.write(2, FLOOD)
+            for message in (b"MAINPID=1\nERRNO=1\nBUSERROR=x", b"\xff=\0\n=\n", b"STATUS=" + FLOOD):
+                with suppress(OSError):  # its queue is full
+                    notify.send(message)
+            with suppress(OSError):
+                socket.send_fds(notify, [b"FDSTORE=1\nFDNAME=mine"], [0, 1, 2])
+            time.sleep(TRICKS)
+
+
 def _later(action: Callable[[], None]) -> None:
     timer = threading.Timer(GOES_WELL_FOR, action)
     timer.daemon = True
@@ -69,6 +91,7 @@ def _eat() -> None:
 BEHAVIOURS = {
     "good": good,
     "slow": slow,
+    "tricky": tricky,
     "fails-at-once": fails_at_once,
     "fails-later": fails_later,
     "eats-memory": eats_memory,

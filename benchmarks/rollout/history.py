@@ -58,6 +58,11 @@ class Step(NamedTuple):
         """The name of a version that this step brings; no other step has it."""
         return f"v{self.number}"
 
+    @property
+    def behaviour(self) -> str:
+        """How that version behaves; every other good one plays tricks while it serves."""
+        return "tricky" if self.action is Action.GOOD and self.number % 2 else BEHAVIOURS[self.action]
+
     def expected(self, goal: Goal) -> tuple[Expected, ...]:
         """What may come of it, `goal` being what runs now; if nobody is killed, there is one thing only."""
         asked = {

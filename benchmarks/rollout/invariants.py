@@ -2,7 +2,8 @@
 
 a. an application has the descriptors that it was promised, and no others; b. no request is lost but those inside a
 process that dies; c. a roll-out keeps within its bounds; d. a version that fails never serves alone; e. the next
-supervisor adopts what the killed one had; f. nothing outlives its instance; g. a refused configuration changes nothing.
+supervisor adopts what the killed one had; f. nothing outlives its instance; g. a refused configuration changes nothing;
+h. nothing that an application does ends the supervisor.
 
 Every function returns complaints, none when all is well; complaints begin with the letter.
 """
@@ -77,11 +78,18 @@ def crowd(instances: Collection[Instance], bounds: Bounds) -> Iterator[str]:
         yield f"c: {coming} instances start or are ready, at most {bounds.coming} may: {_states(instances)}"
 
 
-def adopted(before: Collection[Instance], after: Collection[Instance]) -> Iterator[str]:
-    """Invariant e: the next supervisor has the same processes as the one that was killed."""
-    gone = {one.pid for one in before} ^ {one.pid for one in after}
-    if gone:
-        yield f"e: adopted {_pids(after)} of {_pids(before)}"
+def kept(before: Collection[Instance], after: Collection[Instance]) -> Iterator[str]:
+    """Invariants d and e: who had the same version before is the same process, whatever was tried meanwhile."""
+    then = {(one.name, one.version): one.pid for one in before}
+    for one in after:
+        if then.get((one.name, one.version), one.pid) != one.pid:
+            yield f"d, e: {one.name} of {one.version} is {one.pid} instead of {then[one.name, one.version]}"
+
+
+def unharmed(code: int | None) -> Iterator[str]:
+    """Invariant h: the supervisor that was started last lives; ``code`` is the exit code of one that does not."""
+    if code is not None:
+        yield f"h: the supervisor has ended with code {code}"
 
 
 def single(groups: Mapping[str, Collection[int]]) -> Iterator[str]:

@@ -22,7 +22,7 @@ import cgroup
 from .. import program
 from ..program import PYTHON, Failed
 from . import invariants
-from .history import BEHAVIOURS, Action, Expected, Goal, Step, Victim, history
+from .history import Action, Expected, Goal, Step, Victim, history
 from .invariants import Bounds, Instance
 from .lithos import NAME, SANDBOX, Lithos, LithosReusePort, LithosShared
 from .load import Plan
@@ -127,7 +127,7 @@ class Soak:
             return ["/bin/true"]
         if step.action is Action.FAULTY_FILE:
             return site.command("switch", SANDBOX, str(site.write("faulty.yaml", "web: {image: v1, imagee: v2}\n")))
-        site.image(step.version, BEHAVIOURS[step.action])
+        site.image(step.version, step.behaviour)
         return site.command("switch", SANDBOX, str(site.processes("next.yaml", step.version, self.goal.instances)))
 
     def _kill(self, step: Step) -> None:
@@ -137,11 +137,7 @@ class Soak:
             with suppress(ProcessLookupError):  # a version that ends by itself was faster
                 kill(self._victim)
             return
-        before = self.service.site.instances()
         self.service.replace_supervisor()
-        if step.action is Action.NOTHING:
-            until(lambda: self._runs() == self.goal)
-            self._complain(step.version, invariants.adopted(before, self.service.site.instances()))
 
     # Looking on
 
@@ -175,7 +171,7 @@ class Soak:
         return None if others else Goal(version, len(instances))
 
     def _examine(self, step: Step, before: list[Instance]) -> None:
-        """Ask for a, e, f and g, when all has settled."""
+        """Ask for a, e, f, g and h, when all has settled."""
         site = self.service.site
         instances = site.instances()
         sockets = listening(self.service.stage.port)
@@ -186,8 +182,11 @@ class Soak:
         found = set(_groups(f"{site.slice}/{SANDBOX}"))
         self._complain(step.version, invariants.remains("cgroup", found, groups))
         self._complain(step.version, invariants.remains("mount", _mounts(self.service.stage.folder), ()))
+        if step.action is not Action.RESTART and step.victim is not Victim.INSTANCE:
+            self._complain(step.version, invariants.kept(before, instances))
         if step.action is Action.FAULTY_FILE and step.victim is not Victim.INSTANCE:
             self._complain(step.version, invariants.unchanged(before, instances))
+        self._complain(step.version, invariants.unharmed(self.service.supervisor.poll()))
 
     def _complain(self, when: str, complaints: Iterator[str] | list[str]) -> None:
         for complaint in complaints:

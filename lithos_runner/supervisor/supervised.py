@@ -102,6 +102,7 @@ class Supervised:
         self._unusable = False  # the set-up failed in the process
         self._overdue_sentence = ""  # it was killed as it was not ready in time
         self._told_to_stop = False  # by its stop signal
+        self._has_finished = False  # a life of it ended as it should
         self._ending: Ending | None = None
         self._own_limit = False  # it reached the limit of its own group
         self._last_exit: Ending | None = None
@@ -379,6 +380,7 @@ class Supervised:
         last_lines = self._last_lines()
         served = self.machine.state is State.READY
         if served and self._ending and self._ending.code in self.group.normal_exit_codes:
+            self._has_finished = True
             self.on(Event.FINISH)
             say(f"{self.name} {ending} after {ran:.1f} s{self._what_next()}")
             return
@@ -488,9 +490,10 @@ class Supervised:
             say(f"{self.name}: cannot write its state file: {error}; `lithos ps` shows an older state", WARN)
 
     def proven(self, soak: float) -> bool:
-        """Whether it serves, and has done so for ``soak`` seconds."""
+        """Whether it serves, and has done so for ``soak`` seconds, or to the end of its work."""
         served = self.machine.served
-        return self.machine.state is State.READY and served is not None and time.monotonic() >= served + soak
+        lasted = served is not None and time.monotonic() >= served + soak
+        return self.machine.state is State.READY and (lasted or self._has_finished)
 
     def close(self) -> None:
         """Let go of the logs and forget the instance; it must have ended."""

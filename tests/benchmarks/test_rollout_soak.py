@@ -147,9 +147,9 @@ CASES: list[tuple[str, Callable[[], Any], Callable[[], Any]]] = [
         lambda: invariants.served([*ALIVE, request(2, Outcome.OK, "b", "v2")], "v1"),
     ),
     (
-        "e: adopted ",
-        lambda: invariants.adopted(FOUR, [one._replace(restarts=1) for one in FOUR]),
-        lambda: invariants.adopted(FOUR, [*FOUR[1:], instance(0, pid=500)]),
+        "d, e: bench/web.0 of v1 is 500 instead of 100",
+        lambda: invariants.kept(FOUR, [instance(0, version="v2", pid=500), *FOUR[1:3], instance(7)]),
+        lambda: invariants.kept(FOUR, [*FOUR[1:], instance(0, pid=500)]),
     ),
     (
         "e: 2 applications are in the cgroup bench/web.0",
@@ -171,6 +171,11 @@ CASES: list[tuple[str, Callable[[], Any], Callable[[], Any]]] = [
         lambda: invariants.unchanged(FOUR, list(reversed(FOUR))),
         lambda: invariants.unchanged(FOUR, [*FOUR[1:], instance(0, generation=2)]),
     ),
+    (
+        "h: the supervisor has ended with code -6",
+        lambda: invariants.unharmed(None),
+        lambda: invariants.unharmed(-6),
+    ),
 ]
 
 
@@ -190,7 +195,7 @@ def test_the_four_files_are_a_valid_configuration() -> None:
     with stage() as place:
         site = Site(place, reuse_port=True, memory_limit=64 << 20)
         site.create()
-        for version, behaviour in enumerate(["good", *BEHAVIOURS.values()], 1):
+        for version, behaviour in enumerate(["good", *(step(action).behaviour for action in BEHAVIOURS)], 1):
             site.image(f"v{version}", behaviour)
             site.processes("processes/bench.yaml", f"v{version}", instances=version)
             host = load_host(f"{place.folder}/master.yaml")

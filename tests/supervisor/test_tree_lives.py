@@ -287,6 +287,38 @@ def test_exit_codes_that_are_normal_are_no_failures(real_tree: RealTree) -> None
     running.stop()
 
 
+# Says that it is ready, and ends well when somebody connects from then on.
+ENDS_WELL = f"""{SAYS}
+import select
+gate = socket.socket(fileno=3)
+gate.setblocking(False)
+try:
+    while True:
+        gate.accept()
+except BlockingIOError:
+    say("READY=1")
+select.select([gate], [], [])
+"""
+
+
+def test_a_life_that_ends_as_it_should_before_the_soak_does_has_proven_itself(real_tree: RealTree) -> None:
+    _, running = real_tree.start_shop(1)
+    gate = real_tree.port()
+    keys = {"readiness": "notify", "restart_timeout": 0.1, "normal_exit_codes": [0]}
+    real_tree.image("v2", ENDS_WELL, port=gate, **keys)
+    real_tree.processes("shop", {"web": real_tree.entry("v2", upgrade={"soak": 600})})
+    running.reload()
+
+    def settles() -> bool:
+        if {one["state"] for one in running.instances() if one["image"].endswith("v2")} == {"ready"}:
+            knock(gate)
+        service = running.services()["shop/web"]
+        return (service["phase"], service["generation"]) == ("settled", 2)
+
+    until(settles, "it has taken over")
+    running.stop()
+
+
 def test_a_first_version_that_exits_is_tried_again_and_again(real_tree: RealTree) -> None:
     """Unlike `lithos run`: nobody waits for it, and what it lacks may come."""
     services(real_tree, bad={"program": EXITS, "restart_timeout": 0.1})
