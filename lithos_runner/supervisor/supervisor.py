@@ -366,6 +366,7 @@ class Supervisor:
         self._said.clear()
         if desired.host is not None:
             log_to(desired.host.logs)
+            self._say_what_has_to_wait(desired.host)
         desired = self._with_sandboxes(desired)
         self._faults, self._broken = desired.faults, desired.broken
         for fault in desired.faults:
@@ -385,6 +386,13 @@ class Supervisor:
         self._write_supervisor()
         if desired.faults or desired.remarks or self._said:  # the next reload looks at them again, and says so
             loader.forget(self._request)
+
+    def _say_what_has_to_wait(self, host: Host) -> None:
+        """Say which keys of the master file hold from the start of a supervisor to its end."""
+        for key, field in _FIXED.items():
+            if getattr(host, field) != getattr(self._host, field):
+                self._said.add(key)
+                say(f"{key} stays as it is until this supervisor has been stopped with its instances", WARN)
 
     def _with_sandboxes(self, desired: Desired) -> Desired:
         """Prepare the sandboxes; without those whose limits cannot be had."""
@@ -542,6 +550,14 @@ class _Wrong(Exception):
 
 _CLEARING = 30.0  # seconds for killing what has not ended in time, and for removing all of it
 _END = (signal.SIGTERM, signal.SIGINT)
+# Key of the master file → field of Host.
+_FIXED = {
+    "runtime-dir": "runtime",
+    "mount-dir": "mounts",
+    "stdio-log-dir": "log_directory",
+    "cgroup-name": "cgroup_name",
+    "cgroup-controllers": "controllers",
+}
 # Any of these makes lithos read its files again; so does SIGUSR2, where we do more.
 _RELOAD = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
 _ANSWERS: dict[str, Callable[[Supervisor, dict[str, Any]], dict[str, Any]]] = {

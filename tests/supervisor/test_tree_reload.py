@@ -230,3 +230,15 @@ def test_what_comes_and_goes_leaves_nothing_in_the_supervisor(real_tree: RealTre
     time.sleep(QUIET)  # quiet can only be seen by watching
     assert switches() == quiet
     running.stop()
+
+
+def test_what_holds_from_start_to_end_is_said_to_stay(real_tree: RealTree) -> None:
+    _, running = real_tree.start_shop()
+    before = running.pids()
+    real_tree.master(cgroup_name="other.slice")
+    running.reload()
+    running.until_said("cgroup-name stays as it is until this supervisor has been stopped with its instances")
+    real_tree.master()
+    running.reload()
+    assert running.pids() == before
+    running.stop()
