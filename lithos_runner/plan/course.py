@@ -181,9 +181,8 @@ class Course(NamedTuple, Generic[_C]):
 
     def _stable_as(self, configuration: _C, seen: Sequence[Seen]) -> Versions:
         """Let what runs of the stable version be of this one: it is the same, whatever restart it was before."""
-        versions = {one.slot.index: one.slot.version for one in seen}
         stable = self.stable.spec if self.stable else ""
-        return {index: configuration.spec for index, version in versions.items() if version == stable}
+        return {one.slot.index: configuration.spec for one in seen if one.slot.version == stable}
 
     def _serves_everywhere(self, seen: Sequence[Seen]) -> bool:
         """Whether the goal's version is ready in every place, proven or not."""

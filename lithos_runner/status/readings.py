@@ -345,5 +345,5 @@ def _lives(runtime: str, supervisor: Mapping[str, object]) -> bool:
         held = True
     except OSError:
         return False
-    pid, start = supervisor.get("pid"), supervisor.get("pid_start")
-    return held and isinstance(pid, int) and isinstance(start, int) and processes.is_alive(pid, start)
+    process = store.process_of(supervisor)
+    return held and process is not None and processes.is_alive(*process)

@@ -102,13 +102,12 @@ def claim(runtime: str, held: int | None = None) -> int:
 
 def _is_let_go(runtime: str) -> bool:
     """Whether the supervisor that has the lock is dead: a child of it, not yet an instance, has the lock still."""
-    process = _process_of(runtime)
+    process = process_of(read_supervisor(runtime) or {})
     return process is not None and not processes.is_alive(*process)
 
 
-def _process_of(runtime: str) -> tuple[int, int] | None:
-    """What the supervisor of `runtime` said of its own process: pid and start time."""
-    supervisor = read_supervisor(runtime) or {}
+def process_of(supervisor: Mapping[str, object]) -> tuple[int, int] | None:
+    """What a supervisor said of its own process: pid and start time; None when it did not."""
     pid, start = supervisor.get("pid"), supervisor.get("pid_start")
     return (pid, start) if isinstance(pid, int) and isinstance(start, int) else None
 

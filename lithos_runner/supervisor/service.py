@@ -35,13 +35,13 @@ class Service:
         """Make the service that an earlier supervisor had, without its instances; see ``_remember``."""
         service = cls(group_of(record["wanted"]), means, changed)
         service._course = Course(
-            service.wanted,
-            group_of(record["goal"]),
-            group_of(record["stable"]) if record["stable"] else None,
-            record["generation"],
-            record["began"],
-            record["rejected"],
-            record["reason"],
+            wanted=service.wanted,
+            goal=group_of(record["goal"]),
+            stable=group_of(record["stable"]) if record["stable"] else None,
+            generation=record["generation"],
+            began=record["began"],
+            rejected=record["rejected"],
+            reason=record["reason"],
         )
         return service
 
@@ -176,8 +176,10 @@ class Service:
         """Do what may be done now."""
         now = time.monotonic()
         ended = self._let_go()
-        self._roll_back_if_it_fails()
-        slots = [one.slot for one in self._seen()]
+        seen = self._seen()
+        if self._roll_back_if_it_fails(seen):
+            seen = self._seen()
+        slots = [one.slot for one in seen]
         target = self._course.target
         steps = rollout.steps(target, slots)
         for index in [step.index for step in steps if step.kind is Kind.STOP]:
@@ -211,13 +213,16 @@ class Service:
             self.instances.pop(index).close()
         return bool(ended)
 
-    def _roll_back_if_it_fails(self) -> None:
+    def _roll_back_if_it_fails(self, seen: list[Seen]) -> bool:
+        """Tell whether it has, and instances may count as another version."""
         before = self._course
-        course, versions = before.roll_back(self._seen())
-        if course is not before:
-            how = "not restarted" if course.goal is before.goal else "rolled back to the version before"
-            say(f"{self.name}: {how}: {course.reason}", ERROR)
-            self._take(course, versions)
+        course, versions = before.roll_back(seen)
+        if course is before:
+            return False
+        how = "not restarted" if course.goal is before.goal else "rolled back to the version before"
+        say(f"{self.name}: {how}: {course.reason}", ERROR)
+        self._take(course, versions)
+        return True
 
     def _settle(self) -> None:
         before, course = self._course.stable, self._course.settle()
